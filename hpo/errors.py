@@ -1,0 +1,48 @@
+"""The error tree. What a user did wrong is one line and exit code 2, never a traceback.
+
+HpoError            1   the service can't go on
+├── UserError       2   something to be mended by who called: a spec, a flag, data, a store
+├── FailuresError   1   three trials in a row failed
+├── DiskFullError  74   no room; nothing kept so far is harmed
+└── LeaseLostError  -   another worker owns the trial by now: this one lets go of it in silence
+"""
+
+import errno
+
+
+class HpoError(Exception):
+    """The service can't go on; the message says why."""
+
+    exit_code = 1
+
+
+class UserError(HpoError):
+    """What was asked for can't be done as asked: what was found, what is needed, what to do."""
+
+    exit_code = 2
+
+
+class FailuresError(HpoError):
+    """Three trials in a row failed: the cause is in the study, not in a trial."""
+
+
+class DiskFullError(HpoError):
+    """The disk has no room for what must be written."""
+
+    exit_code = 74
+
+
+class LeaseLostError(HpoError):
+    """The trial has another owner by now."""
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error, or one that it stems from, says that the disk (or the quota on it) is full."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return True
+        if "database or disk is full" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

@@ -1,0 +1,186 @@
+"""Worker processes on this machine: starts them, listens to them, starts those again that die, ends all cleanly."""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import IO, Any
+
+from hpo.worker import STOPPED, Assignment
+
+GRACE_SECONDS = 8.5
+"""How long workers have to end cleanly; one batch may take longer, and the last checkpoint stands."""
+MAX_START_DEATHS = 3
+
+Event = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Worker:
+    """A started worker process."""
+
+    process: subprocess.Popen[bytes]
+    assignment: Assignment
+    events: IO[bytes]
+    buffer: bytes = b""
+    prepared: bool = False
+    said: str | None = None
+    """The last error it told."""
+
+
+@dataclass(slots=True)
+class Launcher:
+    """Runs workers until all have ended.
+
+    Args:
+        assignment: what each of them is given; the first speaks for all.
+        n_workers: how many.
+        on_event: told every event, with the worker's number.
+        on_death: told the owner's name of a worker that died, how, and whether it was asked to end.
+        go: called once when the first worker is prepared, before any goes to work: opens what all need.
+    """
+
+    assignment: Assignment
+    n_workers: int
+    on_event: Callable[[int, Event], None]
+    on_death: Callable[[str, str, bool], None]
+    go: Callable[[], None]
+    workers: dict[int, Worker] = field(default_factory=dict)
+    exit_code: int = 0
+    stop_signal: int | None = None
+    _asked_at: float | None = None
+    _gone: bool = False
+    _start_deaths: int = 0
+
+    def run(self, deadline: float | None, tick: Callable[[], None]) -> int:
+        """Start the workers and wait for their end.
+
+        Args:
+            deadline: on the monotonic clock: when to stop them; None for never.
+            tick: called a few times a second.
+
+        Returns:
+            The exit code: 0, or the first worker's that is not; 130 or 143 where a signal ended them.
+        """
+        selector = selectors.DefaultSelector()
+        self._start(0, selector)
+        try:
+            while self.workers:
+                for key, _ in selector.select(timeout=0.2):
+                    self._read(key.data, selector)
+                tick()
+                self._enforce(deadline)
+        finally:
+            self.kill()
+            selector.close()
+        return self.exit_code
+
+    def ask_to_stop(self, signal_number: int | None = None) -> None:
+        """Ask the workers to end; asked by a signal a second time, kill them."""
+        if self._asked_at is not None:
+            if signal_number is not None:
+                self.kill()
+            return
+        self.stop_signal = signal_number
+        self._asked_at = time.monotonic()
+        for worker in self.workers.values():
+            worker.process.terminate()
+
+    def kill(self) -> None:
+        """End every worker at once."""
+        for worker in self.workers.values():
+            worker.process.kill()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the workers were asked to end."""
+        return self._asked_at is not None
+
+    def _start(self, number: int, selector: selectors.BaseSelector) -> None:
+        assignment = replace(self.assignment, first=number == 0 and not self._gone, owner=uuid.uuid4().hex)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hpo.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        if process.stdin is None or process.stdout is None:
+            raise AssertionError("a worker has pipes")
+        os.set_blocking(process.stdout.fileno(), False)
+        worker = Worker(process, assignment, process.stdout)
+        self.workers[number] = worker
+        selector.register(process.stdout, selectors.EVENT_READ, number)
+        self._write(worker, assignment.to_json())
+
+    def _write(self, worker: Worker, line: str) -> None:
+        try:
+            if worker.process.stdin is not None:
+                worker.process.stdin.write(line.encode() + b"\n")
+        except BrokenPipeError:
+            pass  # it has died; its output ends too, and that is where it is seen
+
+    def _read(self, number: int, selector: selectors.BaseSelector) -> None:
+        worker = self.workers[number]
+        while block := worker.events.read(1 << 16):
+            worker.buffer += block
+        *lines, worker.buffer = worker.buffer.split(b"\n")
+        for event in _parsed(lines):
+            self._handle(number, worker, event, selector)
+        if block == b"":  # its output has ended, and so has it, or will in a moment
+            selector.unregister(worker.events)
+            self._reap(number, worker, selector)
+
+    def _handle(self, number: int, worker: Worker, event: Event, selector: selectors.BaseSelector) -> None:
+        if event["event"] == "prepared":
+            worker.prepared = True
+            if not self._gone:
+                self.go()
+                self._gone = True
+                for other in range(1, self.n_workers):
+                    self._start(other, selector)
+            self._write(worker, "go")
+        elif event["event"] == "error":
+            worker.said = str(event["text"])
+        self.on_event(number, event)
+
+    def _reap(self, number: int, worker: Worker, selector: selectors.BaseSelector) -> None:
+        code = worker.process.wait()
+        del self.workers[number]
+        for pipe in (worker.process.stdin, worker.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        died = code not in {0, 2, 74, STOPPED} and not (code == 1 and worker.said)
+        if died:
+            words = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            self.on_death(worker.assignment.owner, words, self.stopping)
+            self._start_deaths = 0 if worker.prepared else self._start_deaths + 1
+        elif code in {1, 2, 74}:
+            self.exit_code = self.exit_code or code
+            self.ask_to_stop()
+        if self.stopping or code == 0:
+            return
+        if self._start_deaths >= MAX_START_DEATHS:
+            self.exit_code = self.exit_code or 1
+            self.ask_to_stop()
+        else:  # it died, or somebody else ended it: the study goes on
+            self._start(number, selector)
+
+    def _enforce(self, deadline: float | None) -> None:
+        now = time.monotonic()
+        if deadline is not None and now >= deadline and not self.stopping:
+            self.ask_to_stop()
+        if self._asked_at is not None and now - self._asked_at > GRACE_SECONDS:
+            self.kill()
+
+
+def _parsed(lines: list[bytes]) -> Iterator[Event]:
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # cut off by a kill
+        if isinstance(event, dict) and "event" in event:
+            yield event

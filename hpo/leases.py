@@ -1,0 +1,238 @@
+"""Who runs which trial: a small table beside Optuna's, in the same database.
+
+A worker holds a lock on a file of its own for as long as it lives; on its host that tells at once whether it does.
+From another host a lease is live while its counter moves: it is renewed every 5 s, and free after 30 s without a
+change on the looker's own clock. So no clock of another machine matters, nor a clock that jumps.
+
+A lease's token grows with each owner. A worker that was paused while its trial went to another finds its token gone,
+and its late writes are refused.
+"""
+
+import logging
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+from filelock import FileLock, Timeout
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+RENEW_SECONDS = 5.0
+GRACE_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
+
+_metadata = sa.MetaData()
+_leases = sa.Table(
+    "hpo_leases",
+    _metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=True),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("owner_file", sa.String(4096), nullable=False),
+    sa.Column("token", sa.Integer, nullable=False),
+    sa.Column("counter", sa.Integer, nullable=False),
+    sa.Column("deaths", sa.Integer, nullable=False),
+    sa.Column("deaths_epochs", sa.Integer, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A trial's lease as its owner holds it. `token` counts its owners so far, this one included."""
+
+    trial_id: int
+    owner: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A worker process as others see it: a name, a host, and a file that is locked while it lives."""
+
+    name: str
+    host: str
+    file: Path
+    lock: FileLock
+
+    def leave(self) -> None:
+        """Give the file up: the worker ends in order."""
+        self.lock.release()
+        self.file.unlink(missing_ok=True)
+
+
+def this_host() -> str:
+    """A name for this machine since it booted: what is locked here can be seen by whoever gives the same name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    return f"{platform.node()}/{boot}"
+
+
+def become_owner(folder: Path, name: str | None = None) -> Owner:
+    """Become a worker that can own trials: make and lock a file in `folder`, named `name` or by chance."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = name or uuid.uuid4().hex
+    file = (folder / f"{name}.owner").absolute()
+    lock = FileLock(file, fallback_to_soft=False)
+    lock.acquire(timeout=0)
+    return Owner(name, this_host(), file, lock)
+
+
+@dataclass(slots=True)
+class Leases:
+    """The table of leases. What decides (`claim`, `is_free`) is called under the store's lock.
+
+    Args:
+        engine: of the Optuna store.
+        owners: this working folder's place for owner files: where one is looked for if the folder was moved.
+        clock: seconds on a monotonic clock.
+    """
+
+    engine: Engine
+    owners: Path
+    clock: Callable[[], float] = time.monotonic
+    _seen: dict[int, tuple[tuple[int, int], float]] = field(default_factory=dict)
+
+    def create_table(self) -> None:
+        """Make the table where it is missing."""
+        _metadata.create_all(self.engine)
+
+    def claim(self, trial_id: int, owner: Owner) -> Lease:
+        """Make `owner` the owner of a trial."""
+        values = {"owner": owner.name, "host": owner.host, "owner_file": str(owner.file)}
+        mine = _leases.c.trial_id == trial_id
+        with self.engine.begin() as connection:
+            token = connection.scalar(sa.select(_leases.c.token).where(mine))
+            if token is None:
+                fresh = {"token": 1, "counter": 0, "deaths": 0, "deaths_epochs": -1}
+                connection.execute(_leases.insert().values(trial_id=trial_id, **values, **fresh))
+                return Lease(trial_id, owner.name, 1)
+            connection.execute(_leases.update().where(mine).values(token=token + 1, **values))
+            return Lease(trial_id, owner.name, token + 1)
+
+    def renew(self, lease: Lease) -> bool:
+        """Move the counter; false where the lease has another owner by now."""
+        with self.engine.begin() as connection:
+            changed = connection.execute(_leases.update().where(*_is(lease)).values(counter=_leases.c.counter + 1))
+            return changed.rowcount == 1
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether the lease is still its owner's."""
+        with self.engine.begin() as connection:
+            return connection.scalar(sa.select(sa.func.count()).select_from(_leases).where(*_is(lease))) == 1
+
+    def release(self, lease: Lease) -> None:
+        """Free the trial for any worker; nothing where it has another owner by now."""
+        with self.engine.begin() as connection:
+            connection.execute(_leases.update().where(*_is(lease)).values(owner=None))
+
+    def release_owner(self, owner: str) -> list[int]:
+        """Free every trial of an owner that is known to be dead; gives their ids."""
+        with self.engine.begin() as connection:
+            trials = list(connection.scalars(sa.select(_leases.c.trial_id).where(_leases.c.owner == owner)))
+            connection.execute(_leases.update().where(_leases.c.owner == owner).values(owner=None))
+            return trials
+
+    def drop(self, trial_id: int) -> None:
+        """Forget a trial's lease: it has ended."""
+        with self.engine.begin() as connection:
+            connection.execute(_leases.delete().where(_leases.c.trial_id == trial_id))
+
+    def note_death(self, trial_id: int, epochs: int) -> int:
+        """Count a worker that died with this trial after so many epochs; gives the deaths with no new epoch between."""
+        mine = _leases.c.trial_id == trial_id
+        with self.engine.begin() as connection:
+            row = connection.execute(sa.select(_leases.c.deaths, _leases.c.deaths_epochs).where(mine)).one()
+            deaths = row.deaths + 1 if epochs == row.deaths_epochs else 1
+            connection.execute(_leases.update().where(mine).values(deaths=deaths, deaths_epochs=epochs))
+            return int(deaths)
+
+    def is_free(self, trial_id: int) -> bool:
+        """Whether a trial has no live owner. From another host that takes `GRACE_SECONDS` of looking to be seen."""
+        with self.engine.begin() as connection:
+            row = connection.execute(sa.select(_leases).where(_leases.c.trial_id == trial_id)).one_or_none()
+        if row is None or row.owner is None:
+            return True
+        if row.host == this_host():
+            places = (Path(row.owner_file), self.owners / Path(row.owner_file).name)
+            file = next((place for place in places if place.exists()), None)
+            if file is not None:
+                return not _is_locked(file)
+        stamp = (row.token, row.counter)
+        known, since = self._seen.get(trial_id, (None, 0.0))
+        if known != stamp:
+            self._seen[trial_id] = (stamp, self.clock())
+            return False
+        return self.clock() - since >= GRACE_SECONDS
+
+
+def _is(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        _leases.c.trial_id == lease.trial_id,
+        _leases.c.owner == lease.owner,
+        _leases.c.token == lease.token,
+    )
+
+
+def _is_locked(file: Path) -> bool:
+    lock = FileLock(file, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def remove_dead_owners(folder: Path) -> None:
+    """Remove owner files whose process is gone."""
+    for file in folder.glob("*.owner"):
+        if not _is_locked(file):
+            file.unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class Stopping:
+    """What a trainer asks before every batch: true where it is to end.
+
+    Attributes:
+        asked: the whole worker is to end.
+        lost: only the current trial is: it has another owner by now.
+    """
+
+    asked: bool = False
+    lost: bool = False
+
+    def __call__(self) -> bool:
+        """Whether to end."""
+        return self.asked or self.lost
+
+
+@contextmanager
+def kept_alive(leases: Leases, lease: Lease, stopping: Stopping) -> Iterator[None]:
+    """Renew a lease from a thread for as long as this lasts; sets `stopping.lost` when another owner has it."""
+    over = threading.Event()
+    stopping.lost = False
+
+    def renew() -> None:
+        while not over.wait(RENEW_SECONDS):
+            try:
+                stopping.lost = not leases.renew(lease)
+            except SQLAlchemyError as error:  # a store that can't be reached now may be in five seconds
+                log.warning("lease of trial %d not renewed: %s", lease.trial_id, str(error).splitlines()[0])
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

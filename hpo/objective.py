@@ -1,0 +1,169 @@
+"""One trial: for each epoch of the trainer, log it, report it, stop if pruned.
+
+Each thing that can go wrong has its policy beside it.
+"""
+
+import gc
+import logging
+import math
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.pruners import BasePruner
+from optuna.trial import TrialState
+
+from hpo.errors import DiskFullError, LeaseLostError, disk_is_full
+from hpo.leases import Lease, Stopping, kept_alive
+from hpo.records import Records
+from hpo.seeds import trial_seed
+from hpo.spec import Metrics, StudySpec, Trainer
+from hpo.tracked import finite, log_epoch, open_run, params_of
+from hpo.whole import write_whole
+
+log = logging.getLogger(__name__)
+
+Emit = Callable[[Mapping[str, Any]], None]
+"""Tells whoever watches what happens: a mapping with `event` and what belongs to it, as JSON takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What every trial of a worker is run with.
+
+    Attributes:
+        records: where the study is kept.
+        pruner: asked after every epoch.
+        trainer: runs the trials.
+        stopping: true when this worker is to end, or must let go of its trial.
+        emit: tells whoever watches what happens.
+    """
+
+    records: Records
+    pruner: BasePruner
+    trainer: Trainer
+    stopping: Stopping
+    emit: Emit
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a trial's epochs ended; state None where it was interrupted and is to go on later."""
+
+    state: TrialState | None
+    reason: str | None = None
+
+
+def run_trial(place: Workplace, lease: Lease) -> TrialState | None:
+    """Run, or go on with, the trial of a lease, and tell Optuna and MLflow how it ended.
+
+    Returns:
+        Its state; None where it was interrupted: it stays RUNNING in Optuna, for whoever takes it next.
+
+    Raises:
+        LeaseLostError: another worker owns it by now.
+        DiskFullError: no room; the trial can go on once there is.
+    """
+    records = place.records
+    trial = records.trial(lease.trial_id)
+    params, seed = params_of(trial), trial_seed(records.spec.seed, trial.number)
+    workdir = records.folder / str(trial.number)
+    workdir.mkdir(parents=True, exist_ok=True)
+    open_run(records.outbox, records.identity, trial.number, params, trial.params, seed=seed, attempt=lease.token)
+    place.emit({"event": "started", "trial": trial.number, "params": dict(params)})
+    with kept_alive(records.leases, lease, place.stopping):
+        end = _End(None)
+        for _ in range(records.spec.retries + 1):
+            end = _run_epochs(place, trial.number, lease, params, seed, workdir)
+            if end.state != TrialState.FAIL:
+                break
+            log.warning("trial %d raised: %s", trial.number, (end.reason or "").splitlines()[0])
+    if end.state is None:
+        records.rest(lease, trial.number)
+        return None
+    value = records.end(lease, end.state, end.reason)
+    told = {"event": "ended", "trial": trial.number, "state": end.state.name, "value": value, "reason": end.reason}
+    place.emit(told)
+    return end.state
+
+
+def _run_epochs(
+    place: Workplace, number: int, lease: Lease, params: Mapping[str, Any], seed: int, workdir: Path
+) -> _End:
+    epochs: Iterator[Metrics] | None = None
+    try:
+        epochs = place.trainer.train(params, seed=seed, workdir=workdir)
+        return _drive(place, number, lease, epochs)
+    except (LeaseLostError, DiskFullError):
+        raise
+    except Exception as error:  # whatever a trainer raises fails its trial, and only that
+        if disk_is_full(error):
+            raise DiskFullError(f"{workdir}: no room for the trial's files ({error})") from None
+        (workdir / "artifacts").mkdir(exist_ok=True)
+        write_whole(workdir / "artifacts" / "error.txt", traceback.format_exc().encode())
+        reason = f"{type(error).__name__}: {error}"
+        # The traceback holds the frames, the frames hold tensors (optuna#1224): let them go before the next trial.
+        traceback.clear_frames(error.__traceback__)
+        return _End(TrialState.FAIL, reason)
+    finally:
+        close = getattr(epochs, "close", None)
+        if close is not None:
+            with suppress(RuntimeError):
+                close()
+        del epochs
+        gc.collect()
+
+
+def _drive(place: Workplace, number: int, lease: Lease, epochs: Iterator[Metrics]) -> _End:
+    """The loop. Recorded epochs come first and at once: what the stores have of them already is left as it is."""
+    storage, spec = place.records.study._storage, place.records.spec  # noqa: SLF001
+    reported = dict(storage.get_trial(lease.trial_id).intermediate_values)
+    last_reported = max(reported, default=-1)
+    warned: set[str] = set()
+    for epoch, metrics in enumerate(epochs):
+        if spec.metric not in metrics:
+            raise KeyError(f"the trainer yields no metric {spec.metric!r}, only {', '.join(metrics)}")
+        if diverged := _diverged(spec, metrics):
+            return _close(epochs, _End(TrialState.PRUNED, f"diverged: {diverged} in epoch {epoch}"))
+        for name in sorted(set(metrics) - set(finite(metrics)) - warned):
+            warned.add(name)
+            log.warning("trial %d: %s is not finite in epoch %d: left out", number, name, epoch)
+        place.records.refuse_lost(lease)
+        for name in log_epoch(place.records.outbox, number, epoch, finite(metrics)):
+            log.warning("trial %d: epoch %d trained again gives another %s; the first counts", number, epoch, name)
+        value = float(metrics[spec.metric])
+        if epoch not in reported:
+            storage.set_trial_intermediate_value(lease.trial_id, epoch, value)
+        place.emit({"event": "epoch", "trial": number, "epoch": epoch, "value": value})
+        if epoch >= last_reported and place.pruner.prune(place.records.study, storage.get_trial(lease.trial_id)):
+            return _close(epochs, _End(TrialState.PRUNED, f"pruned by {_name(spec.pruner)} after epoch {epoch}"))
+        if place.stopping():
+            return _close(epochs, _End(None))
+    if place.stopping():
+        return _End(None)
+    if not storage.get_trial(lease.trial_id).intermediate_values:
+        raise RuntimeError("the trainer yielded no epoch")
+    return _End(TrialState.COMPLETE)
+
+
+def _close(epochs: Iterator[Metrics], end: _End) -> _End:
+    """Let the trainer keep what it must."""
+    close = getattr(epochs, "close", None)
+    if close is not None:
+        close()
+    return end
+
+
+def _diverged(spec: StudySpec, metrics: Metrics) -> str | None:
+    """The first metric that must be finite and is not: the study's own, or a loss."""
+    for name, value in metrics.items():
+        if (name == spec.metric or name.endswith("loss")) and not math.isfinite(value):
+            return f"{name} is {value}"
+    return None
+
+
+def _name(pruner: object) -> str:
+    return pruner if isinstance(pruner, str) else type(pruner).__name__

@@ -1,0 +1,156 @@
+"""What is on its way to MLflow, on disk until MLflow has it. Training puts here and never waits for a server.
+
+One SQLite file a study. Rows and references only: artifacts stay where they are. A row put with a name (`once`) is
+kept the first time and ignored later, so that an epoch trained again after a crash is not logged again.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import Engine
+from sqlalchemy.dialects.sqlite import insert
+
+from hpo.storage import make_once, sqlite_engine
+
+Kind = Literal["open", "metrics", "tags", "status", "artifact", "artifact_gone"]
+
+_WAITING, _SENT, _REFUSED = 0, 1, 2
+
+_metadata = sa.MetaData()
+_items = sa.Table(
+    "items",
+    _metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("run", sa.String, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("once", sa.String, nullable=True),
+    sa.Column("payload", sa.JSON, nullable=False),
+    sa.Column("timestamp_ms", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Integer, nullable=False, index=True),
+    sa.UniqueConstraint("run", "once"),
+)
+_runs = sa.Table(
+    "runs",
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("run_id", sa.String, nullable=True),
+    sa.Column("tracking_uri", sa.String, nullable=True),
+    sa.Column("ended", sa.Boolean, nullable=False),
+)
+
+PARENT = "study"
+"""The key of the study's own run; a trial's is its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row: what is to be told about which run, and when it happened (milliseconds since 1970)."""
+
+    id: int
+    run: str
+    kind: Kind
+    payload: Any
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """The rows of one study on their way to MLflow."""
+
+    engine: Engine
+
+    def put(self, run: str, kind: Kind, payload: Mapping[str, Any], once: str | None = None) -> Any | None:
+        """Put one row, on disk when this returns.
+
+        Args:
+            run: `PARENT` or a trial's number.
+            kind: what the payload is.
+            payload: JSON.
+            once: a name that a run has once; a second row of the same name is not kept.
+
+        Returns:
+            None where the row was kept, else the payload of the row that was there before.
+        """
+        values = {"run": run, "kind": kind, "once": once, "payload": dict(payload)}
+        with self.engine.begin() as connection:
+            row = insert(_items).values(**values, timestamp_ms=now_ms(), state=_WAITING).on_conflict_do_nothing()
+            if connection.execute(row).rowcount == 1:
+                return None
+            return connection.scalar(sa.select(_items.c.payload).where(_items.c.run == run, _items.c.once == once))
+
+    def waiting(self, limit: int = 500) -> list[Item]:
+        """The first rows that MLflow does not have yet, in the order in which they were put."""
+        columns = (_items.c.id, _items.c.run, _items.c.kind, _items.c.payload, _items.c.timestamp_ms)
+        query = sa.select(*columns).where(_items.c.state == _WAITING).order_by(_items.c.id).limit(limit)
+        with self.engine.begin() as connection:
+            return [Item(*row) for row in connection.execute(query)]
+
+    def n_waiting(self) -> int:
+        """How many rows MLflow does not have yet."""
+        with self.engine.begin() as connection:
+            query = sa.select(sa.func.count()).select_from(_items).where(_items.c.state == _WAITING)
+            return connection.scalar(query) or 0
+
+    def mark_sent(self, ids: Sequence[int], *, refused: bool = False) -> None:
+        """Note that MLflow has these rows, or will never take them; rows of ended runs that it has are dropped."""
+        ended = sa.select(_runs.c.run).where(_runs.c.ended)
+        with self.engine.begin() as connection:
+            state = _REFUSED if refused else _SENT
+            connection.execute(_items.update().where(_items.c.id.in_(ids)).values(state=state))
+            connection.execute(_items.delete().where(_items.c.state == _SENT, _items.c.run.in_(ended)))
+
+    def end(self, runs: Iterable[str]) -> None:
+        """Note that nothing more will be put for these runs: their trials have ended in Optuna's store."""
+        names = list(runs)
+        if not names:
+            return
+        with self.engine.begin() as connection:
+            rows = [{"run": name, "ended": True} for name in names]
+            statement = insert(_runs).on_conflict_do_update(index_elements=["run"], set_={"ended": True})
+            connection.execute(statement, rows)
+            connection.execute(_items.delete().where(_items.c.state == _SENT, _items.c.run.in_(names)))
+
+    def run_id(self, run: str) -> str | None:
+        """MLflow's id of a run, where it has one by now."""
+        with self.engine.begin() as connection:
+            return connection.scalar(sa.select(_runs.c.run_id).where(_runs.c.run == run))
+
+    def set_run_id(self, run: str, run_id: str | None, tracking_uri: str) -> None:
+        """Note MLflow's id of a run; None forgets it, and everything kept of the run waits again."""
+        with self.engine.begin() as connection:
+            values = {"run_id": run_id, "tracking_uri": tracking_uri}
+            statement = insert(_runs).values(run=run, ended=False, **values)
+            connection.execute(statement.on_conflict_do_update(index_elements=["run"], set_=values))
+            if run_id is None:
+                mine = (_items.c.run == run, _items.c.state == _SENT)
+                connection.execute(_items.update().where(*mine).values(state=_WAITING))
+
+    def foreign_runs(self, tracking_uri: str) -> list[str]:
+        """Runs that have an id at another tracking URI, and something kept for them here."""
+        kept = sa.select(_items.c.run).distinct()
+        query = sa.select(_runs.c.run).where(_runs.c.tracking_uri != tracking_uri, _runs.c.run.in_(kept))
+        with self.engine.begin() as connection:
+            return list(connection.scalars(query.where(_runs.c.run_id.is_not(None))))
+
+
+def open_outbox(folder: Path, study: str) -> Outbox:
+    """Open a study's outbox in `folder`, made where it is missing; safe when many processes do so at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = (folder / f"{study}.db").absolute()
+    make_once(path, _make_schema)
+    return Outbox(sqlite_engine(path))
+
+
+def _make_schema(path: Path) -> None:
+    engine = sqlite_engine(path)
+    _metadata.create_all(engine)
+    engine.dispose()
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

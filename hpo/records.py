@@ -1,0 +1,124 @@
+"""Where a study is kept: Optuna's store, the leases beside it, the outbox, the trials' folder.
+
+And how a trial ends in all of them. What is told here is told by the trial's owner, or refused.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.errors import LeaseLostError
+from hpo.leases import Lease, Leases
+from hpo.outbox import Outbox
+from hpo.spec import StudySpec
+from hpo.storage import Store
+from hpo.tracked import StudyIdentity, end_run, log_best, put_artifact, ranking, rest_run
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """All places in which a study is kept.
+
+    Attributes:
+        folder: `trials/<study>`; a trial's own folder is its number in it.
+    """
+
+    spec: StudySpec
+    store: Store
+    study: optuna.Study
+    leases: Leases
+    outbox: Outbox
+    identity: StudyIdentity
+    folder: Path
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, in the order of their numbers; not to be changed."""
+        return self.study.get_trials(deepcopy=False)
+
+    def trial(self, trial_id: int) -> FrozenTrial:
+        """One trial as the store has it now."""
+        return self.study._storage.get_trial(trial_id)  # noqa: SLF001  ask and tell by id has no public way
+
+    def resting(self) -> frozenset[int]:
+        """Numbers of trials that are RUNNING in Optuna and have no live owner."""
+        running = (t for t in self.trials() if t.state == TrialState.RUNNING)
+        return frozenset(t.number for t in running if self.leases.is_free(t._trial_id))  # noqa: SLF001
+
+    def refuse_lost(self, lease: Lease) -> None:
+        """Let only its owner write to a trial.
+
+        Raises:
+            LeaseLostError: the lease has another owner by now.
+        """
+        if not self.leases.holds(lease):
+            raise LeaseLostError(f"trial {lease.trial_id} has another owner")
+
+    def rest(self, lease: Lease, number: int) -> None:
+        """Leave an interrupted trial to whoever takes it next."""
+        with self.store.lock():
+            self.refuse_lost(lease)
+            rest_run(self.outbox, number, "interrupted")
+            self.leases.release(lease)
+
+    def end(self, lease: Lease, state: TrialState, reason: str | None) -> float | None:
+        """End a trial: first the outbox is told, then Optuna; then what it no longer needs goes.
+
+        Args:
+            lease: of the trial.
+            state: COMPLETE, PRUNED or FAIL.
+            reason: why it was pruned or failed.
+
+        Returns:
+            The trial's value.
+
+        Raises:
+            LeaseLostError: the trial has another owner by now.
+        """
+        storage = self.study._storage  # noqa: SLF001
+        with self.store.lock():
+            self.refuse_lost(lease)
+            trial = self.trial(lease.trial_id)
+            workdir = self.folder / str(trial.number)
+            value = trial_value(self.spec, trial) if state != TrialState.FAIL else None
+            if reason:
+                storage.set_trial_user_attr(lease.trial_id, "hpo.reason", reason[:2000])
+            if run_id := self.outbox.run_id(str(trial.number)):
+                storage.set_trial_user_attr(lease.trial_id, "mlflow.run_id", run_id)
+            self._keep_weights(trial, state, value)
+            end_run(self.outbox, trial.number, state, reason=reason, artifacts=workdir / "artifacts")
+            storage.set_trial_state_values(lease.trial_id, state=state, values=None if value is None else [value])
+            self.leases.drop(lease.trial_id)
+            log_best(self.outbox, self.spec, self.trials(), self.folder)
+        self.outbox.end([str(trial.number)])
+        if not self.spec.reuse_epochs:
+            shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+        return value
+
+    def _keep_weights(self, trial: FrozenTrial, state: TrialState, value: float | None) -> None:
+        """Upload the weights of a trial that is among the best; let go of those that it displaces."""
+        weights = self.folder / str(trial.number) / "weights"
+        ranked = ranking(self.spec, self.trials())
+        if state == TrialState.COMPLETE and value is not None:
+            ahead = sum(not self.spec.better(value, t.value or 0.0) for t in ranked)
+            ranked.insert(ahead, trial)
+        if trial.number not in {t.number for t in ranked[: self.spec.keep_weights]}:
+            shutil.rmtree(weights, ignore_errors=True)
+            return
+        for file in sorted(weights.rglob("*")) if weights.is_dir() else ():
+            put_artifact(self.outbox, str(trial.number), file, "weights")
+        for displaced in ranked[self.spec.keep_weights : self.spec.keep_weights + 1]:
+            self.outbox.put(str(displaced.number), "artifact_gone", {"folder": "weights"})
+            shutil.rmtree(self.folder / str(displaced.number) / "weights", ignore_errors=True)
+
+
+def trial_value(spec: StudySpec, trial: FrozenTrial) -> float | None:
+    """A trial's value: its best or its last epoch's, as the study says; None where it has no epoch."""
+    values = [trial.intermediate_values[epoch] for epoch in sorted(trial.intermediate_values)]
+    if not values:
+        return None
+    if spec.value == "last":
+        return values[-1]
+    return max(values) if spec.direction == "maximize" else min(values)

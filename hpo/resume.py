@@ -1,0 +1,192 @@
+"""Creates a study, or finds it and makes sure that it is still the same one."""
+
+import json
+import uuid
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
+
+from hpo import space
+from hpo.errors import UserError
+from hpo.leases import Leases
+from hpo.outbox import Outbox
+from hpo.spec import StudySpec, Trainer
+from hpo.storage import Store
+from hpo.tracked import StudyIdentity, log_best, open_parent, rest_run
+from hpo.whole import write_whole
+
+NOT_COMPARED = {"device", "dataset"}
+"""Parts of a trainer's description that may differ when a study goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStudy:
+    """A study that is there, is the same as before, and whose trials without an owner are known."""
+
+    study: optuna.Study
+    identity: StudyIdentity
+    n_trials: int | None
+
+
+def description_of(trainer: Trainer) -> dict[str, Any]:
+    """What a trainer says of itself, as JSON keeps it; empty where it says nothing."""
+    describe = getattr(trainer, "describe", None)
+    return json.loads(json.dumps(dict(describe()))) if describe is not None else {}
+
+
+def open_study(
+    spec: StudySpec, store: Store, leases: Leases, outbox: Outbox, trainer: Trainer, folder: Path, n_trials: int | None
+) -> OpenStudy:
+    """Create the study, or resume it; settle what a crash has left. Called by every worker, under the store's lock.
+
+    Args:
+        spec: the study's declaration.
+        store: Optuna's.
+        leases: beside it.
+        outbox: of the study.
+        trainer: describes itself, where it can.
+        folder: `trials/<study>`.
+        n_trials: the budget that the command line sets anew, or None.
+
+    Raises:
+        UserError: the study was made with another space, direction, seed, metric, data or network.
+    """
+    leases.create_table()
+    study = optuna.create_study(
+        study_name=spec.name,
+        storage=store.storage,
+        direction=spec.direction if spec.name not in optuna.get_all_study_names(store.storage) else None,
+        load_if_exists=True,
+        sampler=RandomSampler(),  # never asked: it costs nothing when a trial is told
+    )
+    facts = _facts(spec, description_of(trainer))
+    attrs = study.user_attrs
+    if "hpo.facts" not in attrs:
+        if study.get_trials(deepcopy=False):
+            raise UserError(f"study {spec.name!r} in {store.url} was not made by hpo.run; use a new name")
+        study.set_user_attr("hpo.study_id", uuid.uuid4().hex)
+        study.set_user_attr("hpo.facts", facts)
+        attrs = study.user_attrs
+    else:
+        _refuse_changes(spec, study, attrs["hpo.facts"], facts)
+        if attrs["hpo.facts"] != facts:
+            study.set_user_attr("hpo.facts", facts)  # a range was widened
+    if n_trials is not None:
+        study.set_user_attr("hpo.n_trials", n_trials)
+    identity = StudyIdentity(attrs["hpo.study_id"], spec.name, description_of(trainer))
+    _own_folder(folder, identity.study_id)
+    _settle(spec, study, leases, outbox, identity, store.url, folder)
+    budget = n_trials if n_trials is not None else attrs.get("hpo.n_trials", spec.n_trials)
+    return OpenStudy(study, identity, budget)
+
+
+def _facts(spec: StudySpec, description: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "space": space.distributions(spec.suggest),
+        "seed": spec.seed,
+        "metric": spec.metric,
+        "value": spec.value,
+        "trainer": {name: value for name, value in description.items() if name not in NOT_COMPARED},
+    }
+
+
+def _refuse_changes(spec: StudySpec, study: optuna.Study, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [f"the search space: {words}" for words in space.changes(before["space"], now["space"])]
+    direction = study.direction.name.lower()
+    if direction != spec.direction:
+        changed.append(f"direction {direction}, now {spec.direction}")
+    changed += [
+        f"{name} {before[name]}, now {now[name]}" for name in ("seed", "metric", "value") if before[name] != now[name]
+    ]
+    for name in sorted({*before["trainer"], *now["trainer"]}):
+        old, new = before["trainer"].get(name), now["trainer"].get(name)
+        if old != new:
+            changed.append(f"{name} {old!s:.60}, now {new!s:.60}")
+    if changed:
+        raise UserError(
+            f"study {spec.name!r} was made with another configuration; use a new name, or change back:\n  "
+            + "\n  ".join(changed)
+        )
+
+
+def _own_folder(folder: Path, study_id: str) -> None:
+    """Make the trials' folder this study's: one that a deleted study of the same name has left is moved aside."""
+    mark = folder / ".study_id"
+    if folder.exists():
+        owner = mark.read_text().strip() if mark.exists() else ""
+        if owner == study_id:
+            return
+        if any(folder.iterdir()):
+            folder.rename(folder.with_name(f"{folder.name}.before-{study_id[:8]}"))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(mark, study_id.encode())
+
+
+def _settle(
+    spec: StudySpec,
+    study: optuna.Study,
+    leases: Leases,
+    outbox: Outbox,
+    identity: StudyIdentity,
+    store_url: str,
+    folder: Path,
+) -> None:
+    """Bring MLflow's side up to what Optuna's store says: what a kill has left between the two."""
+    open_parent(outbox, identity, spec, store_url)
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
+        if trial.state == TrialState.RUNNING and leases.is_free(trial._trial_id):  # noqa: SLF001
+            rest_run(outbox, trial.number, "interrupted")
+    outbox.end(str(t.number) for t in trials if t.state.is_finished())
+    if any(t.state.is_finished() for t in trials):
+        log_best(outbox, spec, trials, folder)
+
+
+def check_params(spec: StudySpec, trainer: Trainer) -> None:
+    """Let the trainer refuse, before any trial, what it can't train with: what is enqueued, a sample of each branch.
+
+    Raises:
+        UserError: it refuses; the message names the params.
+    """
+    check = getattr(trainer, "check", None)
+    for position, enqueued in enumerate(spec.enqueue):
+        params = _enqueued_params(spec, position)
+        _checked(check, params, f"enqueue[{position}] {dict(enqueued)}")
+    for corner in space.CORNERS:
+        for branch in space.walk(spec.suggest, corner):
+            _checked(check, branch.params, f"suggest may give {branch.params}")
+
+
+def _checked(check: Any, params: Mapping[str, Any], what: str) -> None:
+    if check is None:
+        return
+    try:
+        check(params)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{what}: {error}") from None
+
+
+def _enqueued_params(spec: StudySpec, position: int) -> Mapping[str, Any]:
+    enqueued = dict(spec.enqueue[position])
+    study = optuna.create_study(sampler=RandomSampler(0))
+    study.enqueue_trial(enqueued)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a value is out of its range is said below, as an error
+        trial = study.ask()
+        try:
+            params = spec.suggest(trial)
+        except ValueError as error:
+            raise UserError(f"enqueue[{position}]: {error}") from None
+    for name, value in enqueued.items():
+        if name not in trial.params:
+            raise UserError(f"enqueue[{position}]: {name} is not suggested; there are {', '.join(trial.params)}")
+        distribution = trial.distributions[name]
+        if not distribution._contains(distribution.to_internal_repr(value)):  # noqa: SLF001
+            raise UserError(f"enqueue[{position}]: {name} = {value!r} is outside {distribution}")
+    return params

@@ -1,0 +1,118 @@
+"""Optuna's sampler proposes, every trial runs to its end unless Optuna's pruner stops it.
+
+The sampler is asked in a copy of the study in memory and made anew for each ask, seeded from (study seed, trial
+number): so a resumed search proposes what an uninterrupted one would, and what it proposed is stored in one
+transaction, whole or not at all.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import optuna
+from optuna import pruners, samplers
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+
+from hpo.schedulers import Continue, Decision, Done, History, Start, Suggested, Wait
+from hpo.seeds import derived_seed
+from hpo.space import grid
+from hpo.spec import StudySpec
+
+PATIENCE_EPOCHS = 10
+ENQUEUED = "hpo.enqueued"
+
+
+@dataclass(frozen=True, slots=True)
+class OptunaScheduler:
+    """A sampler and a pruner of Optuna's, as the study names them."""
+
+    spec: StudySpec
+
+    def decide(self, history: History) -> Decision:
+        """Go on with what was interrupted, then start trials until the budget is met."""
+        if history.resting:
+            return Continue(min(history.resting))
+        bound = history.spec.n_epochs
+        if bound is not None and history.n_epochs() >= bound:
+            return Wait() if history.running() else Done(f"all {bound} epochs are trained")
+        if history.n_trials is not None and history.n_started() >= history.n_trials:
+            return Wait() if history.running() else Done(f"all {history.n_trials} trials are done")
+        return self._propose(history)
+
+    def _propose(self, history: History) -> Decision:
+        number = len(history.trials)
+        sampler = make_sampler(self.spec, derived_seed(self.spec.seed, number, "sampler"))
+        study = _copy(history, sampler, make_pruner(self.spec))
+        if isinstance(sampler, samplers.GridSampler) and sampler.is_exhausted(study):
+            return Wait() if history.running() else Done("every cell of the grid is done")
+        tried = {t.user_attrs.get(ENQUEUED) for t in history.trials}
+        waiting = [i for i in range(len(self.spec.enqueue)) if i not in tried]
+        if waiting:
+            study.enqueue_trial(dict(self.spec.enqueue[waiting[0]]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            trial = study.ask()
+            params = dict(self.spec.suggest(trial))
+        frozen = trial.storage.get_trial(trial._trial_id)  # noqa: SLF001  a Trial has no public way to its attributes
+        kept = trial.storage.get_study_system_attrs(study._study_id)  # noqa: SLF001
+        return Start(
+            Suggested(
+                suggested=frozen.params,
+                distributions=frozen.distributions,
+                params=params,
+                user_attrs={**frozen.user_attrs, **({ENQUEUED: waiting[0]} if waiting else {})},
+                system_attrs=frozen.system_attrs,
+                study_attrs={name: value for name, value in kept.items() if history.study_attrs.get(name) != value},
+            )
+        )
+
+
+def _copy(history: History, sampler: BaseSampler, pruner: BasePruner) -> Study:
+    """The study in memory, with the same name (Hyperband's brackets hang on it) and the same trials."""
+    study = optuna.create_study(
+        study_name=history.spec.name, direction=history.spec.direction, sampler=sampler, pruner=pruner
+    )
+    storage, study_id = study._storage, study._study_id  # noqa: SLF001  `add_trial` would refuse RUNNING ones
+    for name, value in history.study_attrs.items():
+        storage.set_study_system_attr(study_id, name, value)
+    for trial in history.trials:
+        storage.create_new_trial(study_id, template_trial=trial)
+    return study
+
+
+def make_sampler(spec: StudySpec, seed: int) -> BaseSampler:
+    """The study's sampler with this seed. A new sampler is one more line here and a name in `spec.SAMPLERS`.
+
+    CMA-ES is not offered: it unpickles what it finds in the database.
+    """
+    if callable(spec.sampler):
+        return spec.sampler(seed)
+    seed %= 2**32  # what numpy's legacy generator takes
+    makers: dict[str, Callable[[], BaseSampler]] = {
+        "tpe": lambda: samplers.TPESampler(seed=seed),
+        "gp": lambda: samplers.GPSampler(seed=seed),
+        "random": lambda: samplers.RandomSampler(seed=seed),
+        "qmc": lambda: samplers.QMCSampler(seed=seed, warn_independent_sampling=False, warn_asynchronous_seeding=False),
+        "grid": lambda: samplers.GridSampler(grid(spec.suggest), seed=seed),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return makers[spec.sampler]()
+
+
+def make_pruner(spec: StudySpec) -> BasePruner:
+    """The study's pruner. A new pruner is one more line here and a name in `spec.PRUNERS`."""
+    if callable(spec.pruner):
+        return spec.pruner(derived_seed(spec.seed, 0, "pruner"))
+    makers: dict[str, Callable[[], BasePruner]] = {
+        "none": pruners.NopPruner,
+        "median": pruners.MedianPruner,
+        "asha": pruners.SuccessiveHalvingPruner,
+        "hyperband": lambda: pruners.HyperbandPruner(max_resource=spec.max_epochs or "auto"),
+        "patience": lambda: pruners.PatientPruner(None, patience=PATIENCE_EPOCHS),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return makers[spec.pruner]()

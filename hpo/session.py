@@ -1,0 +1,218 @@
+"""One call of `hpo.run`: opens stores, launches workers, shows what they do, delivers to MLflow, says how it ended."""
+
+import os
+import shlex
+import signal
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.trial import TrialState
+from rich.console import Console
+
+from hpo.display import Display, best_table
+from hpo.launch import Launcher
+from hpo.leases import Leases, become_owner
+from hpo.outbox import Outbox, open_outbox
+from hpo.records import Records
+from hpo.spec import StudySpec
+from hpo.storage import Store, load_study, open_store
+from hpo.tracked import StudyIdentity, parent_status, rest_run
+from hpo.tracking import DEFAULT_URI, Delivery, Tracker, check_uri
+from hpo.worker import Assignment
+
+OUTBOX = "outbox"
+MAX_DEATHS = 3
+PATIENCE_SECONDS = 3.0
+"""How long an MLflow server that does not answer is waited for at the end."""
+
+
+def run_study(spec: StudySpec, options: Namespace) -> int:
+    """Run a study as the command line asks; gives the exit code.
+
+    Raises:
+        HpoError: a store that can't be used.
+    """
+    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    store = open_store(options.storage)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160  # a pipe has no width: nothing is cut there
+    session = Session(spec, store, uri, Path(options.workdir), Display(console, spec))
+    assignment = Assignment(
+        study=options.study,
+        first=True,
+        owner="",
+        storage=store.url,
+        data=options.data,
+        device=options.device,
+        threads=max(1, _cores() // options.workers),
+        n_trials=options.trials,
+        workdir=options.workdir,
+        outbox=OUTBOX,
+    )
+    launcher = Launcher(assignment, options.workers, session.on_event, session.on_death, session.go)
+    seconds = options.timeout or spec.timeout_seconds
+    deadline = None if seconds is None else time.monotonic() + seconds
+    with _signals(launcher):
+        try:
+            code = launcher.run(deadline, session.tick)
+        finally:
+            session.display.close()
+        return session.finish(launcher, code)
+
+
+@dataclass(slots=True)
+class Session:
+    """What this process does beside its workers."""
+
+    spec: StudySpec
+    store: Store
+    tracking_uri: str
+    workdir: Path
+    display: Display
+    _outbox: Outbox | None = None
+    _records: Records | None = None
+    _delivery: Delivery | None = None
+    _problem: str | None = None
+    _errors: list[str] = field(default_factory=list)
+
+    def go(self) -> None:
+        """Open what the workers need."""
+        check_uri(self.tracking_uri)
+        self._outbox = open_outbox(Path(OUTBOX), self.spec.name)
+
+    def on_event(self, worker: int, event: Mapping[str, Any]) -> None:
+        """Take in what a worker tells."""
+        if event["event"] == "opened" and self._records is None:
+            self._open(str(event["study_id"]), event["n_trials"])
+        elif event["event"] == "error" and event["text"] not in self._errors:
+            self._errors.append(str(event["text"]))
+        self.display.handle(worker, event)
+
+    def _open(self, study_id: str, n_trials: int | None) -> None:
+        if self._outbox is None:
+            raise AssertionError("workers open a study after `go`")
+        study = load_study(self.store, self.spec.name)
+        leases = Leases(self.store.engine, self.workdir / ".owners")
+        identity = StudyIdentity(study_id, self.spec.name, {})
+        folder = self.workdir / self.spec.name
+        self._records = Records(self.spec, self.store, study, leases, self._outbox, identity, folder)
+        parent_status(self._outbox, "RUNNING", words="running")
+        tracker = Tracker(self.tracking_uri, self._outbox, self.spec.name, study_id)
+        lock = FileLock(Path(OUTBOX) / f"{self.spec.name}.delivery.lock", thread_local=False)
+        self._delivery = Delivery(tracker, lock)
+        self.display.open(self._records.trials(), n_trials)
+
+    def on_death(self, owner: str, how: str, asked: bool) -> None:  # noqa: FBT001  a callback's plain argument
+        """Settle what a dead worker left: its trial is free at once; the third death with no new epoch fails it."""
+        if not asked:
+            self.display.say(f"a worker died ({how}); another takes its place")
+        if self._records is None:
+            return
+        records = self._records
+        doomed = []
+        with records.store.lock():
+            for trial_id in records.leases.release_owner(owner):
+                trial = records.trial(trial_id)
+                if trial.state != TrialState.RUNNING:
+                    continue
+                deaths = 0 if asked else records.leases.note_death(trial_id, len(trial.intermediate_values))
+                if deaths >= MAX_DEATHS:
+                    undertaker = become_owner(self.workdir / ".owners")
+                    doomed.append((undertaker, records.leases.claim(trial_id, undertaker)))
+                else:
+                    rest_run(records.outbox, trial.number, "interrupted")
+        for undertaker, lease in doomed:
+            reason = f"its worker died {MAX_DEATHS} times in a row with no new epoch between; the last time: {how}"
+            records.end(lease, TrialState.FAIL, reason)
+            undertaker.leave()
+            self.display.say(f"trial {records.trial(lease.trial_id).number}: FAIL ({reason})")
+
+    def tick(self) -> None:
+        """Draw anew, and say what is new about MLflow."""
+        problem = self._delivery.tracker.problem if self._delivery else None
+        if problem is not None and self._problem is None:
+            self.display.say(f"MLflow is not reached ({problem}); the study goes on, and delivers when it is")
+        self._problem = problem
+        self.display.tick()
+
+    def finish(self, launcher: Launcher, code: int) -> int:
+        """Bring the stores to rest and say how it ended; gives the exit code."""
+        say = self.display.say
+        for text in self._errors:
+            sys.stderr.write(f"{text}\n")
+        if self._records is not None and self._delivery is not None:
+            trials = self._records.trials()
+            done = code == 0 and not launcher.stopping
+            if not self._records_in_use():
+                status = "FINISHED" if done else "FAILED" if code == 1 else "SCHEDULED"
+                parent_status(self._records.outbox, status, words="done" if done else "interrupted")
+            waiting = self._delivery.drain(0.5 if launcher.stop_signal else PATIENCE_SECONDS)
+            self._delivery.close()
+            if table := best_table(self.spec, trials):
+                self.display.console.print(table)
+            if done and self.spec.summarize is not None:
+                for line in self.spec.summarize(trials):
+                    say(line)
+            self._say_where(waiting, done=done)
+        if launcher.stop_signal is not None:
+            say(f"interrupted; the same command goes on: {_command()}")
+            return 128 + launcher.stop_signal
+        if launcher.stopping and code == 0:
+            say(f"timeout reached; the same command goes on: {_command()}")
+        return code
+
+    def _records_in_use(self) -> bool:
+        """Whether workers of another command are at this study."""
+        if self._records is None:
+            return False
+        running = [t for t in self._records.trials() if t.state == TrialState.RUNNING]
+        return len(running) > len(self._records.resting())
+
+    def _say_where(self, waiting: int, *, done: bool) -> None:
+        say = self.display.say
+        if done:
+            n_done = self.display.n_done
+            say(f"study {self.spec.name} is done: {n_done} trials; `--trials {n_done * 2}` would let it go on")
+        say(f"store: {self.store.url}")
+        if waiting:
+            where = f"MLflow at {self.tracking_uri} is not reached yet"
+            say(f"{where}: {waiting} rows wait in {OUTBOX}/; the same command delivers them")
+        if self.tracking_uri.startswith("sqlite:"):
+            uri = "" if self.tracking_uri == DEFAULT_URI else f" --backend-store-uri {shlex.quote(self.tracking_uri)}"
+            say(f"look at the trials: cd {shlex.quote(str(Path.cwd()))} && mlflow ui{uri}")
+        else:
+            say(f"look at the trials: {self.tracking_uri}")
+
+
+@contextmanager
+def _signals(launcher: Launcher) -> Iterator[None]:
+    """The first SIGINT or SIGTERM ends the workers cleanly, a second one at once."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        launcher.ask_to_stop(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "hpo.run", *sys.argv[1:]])

@@ -1,0 +1,226 @@
+"""The one seam: what a study declares, and what a trainer is. Importing this module, or a study, does no I/O."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from hpo.errors import UserError
+
+if TYPE_CHECKING:  # optuna takes 0.2 s to import, and `--help` needs none of it
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+Params = Mapping[str, Any]
+Metrics = Mapping[str, float]
+Suggest = Callable[[Any], Params]
+"""A function of an Optuna trial: calls `trial.suggest_*` and returns the params that the trainer gets."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SAMPLERS = ("tpe", "gp", "random", "grid", "qmc")
+PRUNERS = ("none", "median", "asha", "hyperband", "patience")
+SCHEDULERS = ("optuna",)
+MAX_TRIALS = 10_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a trainer is prepared with, once a process.
+
+    Attributes:
+        device: name of a device, or None for the best one.
+        data: where the data are, or None for the study's own default.
+        threads: CPU threads of this process.
+        stop: true when training is to end: to be asked before every batch.
+    """
+
+    device: str | None
+    data: str | None
+    threads: int
+    stop: Callable[[], bool]
+
+
+class Trainer(Protocol):
+    """What trains. Called with equal arguments it yields equal metrics, whatever interrupted it in between.
+
+    Optional methods, used where they are there: `describe() -> Mapping` (what a resume compares: `data_digest`,
+    `network`, `class_names` and others of your own; `device` and `dataset` are noted and not compared),
+    `estimate(params) -> Mapping` (`epoch_seconds`, `bytes` of a checkpoint), `check(params)` (raises ValueError before
+    any trial runs).
+    """
+
+    def train(self, params: Params, *, seed: int, workdir: Path) -> Iterator[Metrics]:
+        """Train one trial: yield a metrics mapping an epoch, epochs counted from 0.
+
+        Called again with the same `workdir` after any interruption it first yields the recorded epochs, then goes on
+        from its last checkpoint. It looks at `context.stop()` every batch; true means: keep what must be kept and
+        return. Closing the generator means the same. A value that is not finite is yielded, and ends it.
+
+        Of what it leaves in `workdir`, `artifacts/` is uploaded, `weights/` is kept and uploaded for the best trials,
+        and `checkpoints/` goes when the trial ends.
+        """
+        ...
+
+    def evaluate(self, workdir: Path, split: str) -> Metrics:
+        """Score the best weights of the trial in `workdir` on a split."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySpec:
+    """What is searched, and how.
+
+    Attributes:
+        name: of the Optuna study and the MLflow experiment; [A-Za-z0-9][A-Za-z0-9._-]{0,63}.
+        suggest: the search space, define-by-run: calls `trial.suggest_*`, returns the trainer's params.
+        prepare: makes the trainer, once a process.
+        metric: the metric that is optimized, one that the trainer yields.
+        direction: whether more or less of it is better.
+        value: a trial's value: its `best` or its `last` epoch's metric.
+        n_trials: how many trials may be started that do not fail; None for no bound.
+        timeout_seconds: how long one call of `hpo.run` works; None for no bound.
+        n_epochs: how many epochs may be trained in all; None for no bound.
+        max_epochs: the longest a trial may run; Hyperband needs it.
+        sampler: one of `SAMPLERS`, or a function of a seed that returns an Optuna sampler.
+        pruner: one of `PRUNERS`, or a function of a seed that returns an Optuna pruner.
+        scheduler: one of `SCHEDULERS`.
+        enqueue: known configurations to try first, in the suggested names; the first is the baseline.
+        seed: of the whole study.
+        retries: how often a trial that raised is run again before it counts as failed.
+        keep_weights: how many of the best trials keep their weights, here and in MLflow.
+        checkpoint_bytes: most bytes that checkpoints of paused trials may take; None for no bound.
+        reuse_epochs: whether a trial's checkpoints stay when it ends.
+        step_cost: what a scheduler weighs a step by.
+        summarize: turns the study's finished trials into lines that `hpo.run` prints at the end.
+
+    Raises:
+        SpecError: values that can't be; all of them at once.
+    """
+
+    name: str
+    suggest: Suggest
+    prepare: Callable[[Context], Trainer]
+    metric: str
+    direction: Literal["maximize", "minimize"] = "maximize"
+    value: Literal["best", "last"] = "best"
+    n_trials: int | None = 100
+    timeout_seconds: float | None = None
+    n_epochs: int | None = None
+    max_epochs: int | None = None
+    sampler: "str | Callable[[int], BaseSampler]" = "tpe"
+    pruner: "str | Callable[[int], BasePruner]" = "none"
+    scheduler: str = "optuna"
+    enqueue: Sequence[Params] = ()
+    seed: int = 0
+    retries: int = 0
+    keep_weights: int = 5
+    checkpoint_bytes: int | None = None
+    reuse_epochs: bool = False
+    step_cost: Literal["epochs", "seconds"] = "epochs"
+    summarize: "Callable[[Sequence[FrozenTrial]], Sequence[str]] | None" = None
+
+    def __post_init__(self) -> None:
+        faults = dict(_faults(self))
+        if faults:
+            raise SpecError(faults)
+
+    def better(self, value: float, other: float) -> bool:
+        """Whether `value` is better than `other` in this study's direction."""
+        return value > other if self.direction == "maximize" else value < other
+
+
+FIELDS = tuple(field.name for field in fields(StudySpec))
+
+
+class SpecError(UserError):
+    """A specification's faults: field -> what is wrong with it."""
+
+    def __init__(self, faults: Mapping[str, str]) -> None:
+        super().__init__("\n".join(f"{name} {fault}" for name, fault in faults.items()))
+        self.faults = dict(faults)
+
+
+def check_name(name: object) -> str | None:
+    """What is wrong with a study's name, or None. It becomes a folder: `CON` and others can't be one everywhere."""
+    if not isinstance(name, str) or NAME.fullmatch(name) is None:
+        return f"must match [A-Za-z0-9][A-Za-z0-9._-]{{0,63}}, got {name!r:.80}"
+    reserved = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+    if name.split(".")[0].lower() in reserved or name.endswith("."):
+        return f"is no name of a folder on every system, got {name!r}"
+    return None
+
+
+def _faults(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    if fault := check_name(spec.name):
+        yield "name", fault
+    yield from _function_faults(spec)
+    yield from _choice_faults(spec)
+    yield from _number_faults(spec)
+    metric: object = spec.metric
+    if not isinstance(metric, str) or not metric:
+        yield "metric", f"must be the name of a metric, got {spec.metric!r:.80}"
+    elif metric.startswith(("best_", "test_", "time.")):
+        yield "metric", f"must not begin with best_, test_ or time. (the service's own), got {spec.metric!r:.80}"
+    enqueue: object = spec.enqueue
+    if not isinstance(enqueue, Sequence) or not all(isinstance(params, Mapping) for params in enqueue):
+        yield "enqueue", f"must be a list of mappings, got {spec.enqueue!r:.80}"
+    if spec.reuse_epochs not in {True, False}:
+        yield "reuse_epochs", f"must be True or False, got {spec.reuse_epochs!r:.80}"
+
+
+def _function_faults(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    for field in ("suggest", "prepare"):
+        if not callable(getattr(spec, field)):
+            yield field, f"must be a function, got {getattr(spec, field)!r:.80}"
+    summarize: object = spec.summarize
+    if summarize is not None and not callable(summarize):
+        yield "summarize", f"must be a function or None, got {summarize!r:.80}"
+
+
+def _choice_faults(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    choices: dict[str, tuple[str, ...]] = {
+        "direction": ("maximize", "minimize"),
+        "value": ("best", "last"),
+        "step_cost": ("epochs", "seconds"),
+        "scheduler": SCHEDULERS,
+        "sampler": SAMPLERS,
+        "pruner": PRUNERS,
+    }
+    for field, allowed in choices.items():
+        value = getattr(spec, field)
+        own = field in {"sampler", "pruner"}
+        if value not in allowed and not (own and callable(value)):
+            suffix = " or a function of a seed" if own else ""
+            yield field, f"must be one of {', '.join(allowed)}{suffix}, got {value!r:.80}"
+    if spec.pruner == "hyperband" and spec.max_epochs is None:
+        yield "max_epochs", "is needed by the pruner hyperband, got None"
+
+
+def _number_faults(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    for field, low, high, optional in (
+        ("n_trials", 1, MAX_TRIALS, True),
+        ("n_epochs", 1, 10**12, True),
+        ("max_epochs", 1, 10**6, True),
+        ("checkpoint_bytes", 0, 10**18, True),
+        ("seed", 0, 2**63 - 1, False),
+        ("retries", 0, 100, False),
+        ("keep_weights", 0, 10**6, False),
+    ):
+        if fault := outside(getattr(spec, field), low, high, optional=optional):
+            yield field, fault
+    seconds: object = spec.timeout_seconds
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is not None and not (number and math.isfinite(float(seconds)) and float(seconds) > 0):  # type: ignore[arg-type]
+        yield "timeout_seconds", f"must be a finite number above 0 or None, got {seconds!r:.80}"
+
+
+def outside(value: object, low: int, high: int, *, optional: bool = False) -> str | None:
+    """What is wrong with a value that must be a whole number in [low, high], or None."""
+    if value is None and optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        return f"must be a whole number in [{low}, {high}]{' or None' if optional else ''}, got {value!r:.80}"
+    return None

@@ -1,0 +1,221 @@
+"""What the service says of a study and its trials: put into the outbox, in MLflow's terms, by whoever works on them."""
+
+import csv
+import io
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.outbox import PARENT, Outbox
+from hpo.spec import Metrics, Params, StudySpec
+from hpo.whole import write_whole
+
+RUN_STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+"""The one table of states: how an ended trial's run ends."""
+
+_VOLATILE = ("_seconds", "_per_second")
+
+
+@dataclass(frozen=True, slots=True)
+class StudyIdentity:
+    """Who a study is, apart from its name: two people may both have a study `fer`."""
+
+    study_id: str
+    name: str
+    description: Mapping[str, Any]
+    """What the trainer says of itself: data digest, network, device, data set."""
+
+
+def open_parent(outbox: Outbox, identity: StudyIdentity, spec: StudySpec, store_url: str) -> None:
+    """Let the study have its run."""
+    tags = {
+        **_common_tags(identity),
+        "hpo.kind": "study",
+        "hpo.direction": spec.direction,
+        "hpo.metric": spec.metric,
+        "hpo.store": store_url,
+    }
+    note = (
+        f"Study **{spec.name}**: {spec.direction} the {spec.value} `{spec.metric}`.\n\nIts trials are the runs below."
+    )
+    payload = {"name": f"study {spec.name}", "tags": tags, "params": {}, "note": note, "dataset": _dataset(identity)}
+    outbox.put(PARENT, "open", payload, once="open")
+
+
+def parent_status(outbox: Outbox, status: str, *, words: str) -> None:
+    """Say how the study is: status is MLflow's."""
+    outbox.put(PARENT, "tags", {"hpo.state": words})
+    outbox.put(PARENT, "status", {"status": status})
+
+
+def open_run(
+    outbox: Outbox,
+    identity: StudyIdentity,
+    number: int,
+    params: Params,
+    suggested: Params,
+    *,
+    seed: int,
+    attempt: int,
+) -> None:
+    """Let a trial have its run, or let the run that it has go on."""
+    tags = {
+        **_common_tags(identity),
+        "optuna.trial_number": str(number),
+        "hpo.seed": str(seed),
+    }
+    note = f"Trial {number} of study **{identity.name}**.\n\n" + "\n".join(f"- {k}: `{v}`" for k, v in params.items())
+    payload = {
+        "name": run_name(number, params),
+        "tags": tags,
+        "params": {**suggested, **params},
+        "note": note,
+        "dataset": _dataset(identity),
+    }
+    run = str(number)
+    outbox.put(run, "open", payload, once="open")
+    outbox.put(run, "tags", {"hpo.attempt": str(attempt), "optuna.state": "RUNNING", "hpo.state": "running"})
+    outbox.put(run, "status", {"status": "RUNNING"})
+
+
+def log_epoch(outbox: Outbox, number: int, epoch: int, metrics: Metrics) -> list[str]:
+    """Keep an epoch's metrics; the first of an epoch count. Gives the names whose values differ from those."""
+    before = outbox.put(str(number), "metrics", {"step": epoch, "metrics": dict(metrics)}, once=f"epoch:{epoch}")
+    if before is None:
+        return []
+    known = before["metrics"]
+    return [k for k, v in metrics.items() if not k.endswith(_VOLATILE) and k in known and known[k] != v]
+
+
+def rest_run(outbox: Outbox, number: int, words: str) -> None:
+    """Say that a trial is at rest: interrupted, or paused."""
+    outbox.put(str(number), "tags", {"hpo.state": words})
+    outbox.put(str(number), "status", {"status": "SCHEDULED"})
+
+
+def end_run(outbox: Outbox, number: int, state: TrialState, *, reason: str | None, artifacts: Path) -> None:
+    """Hand over a trial's artifacts, and say how it ended."""
+    run = str(number)
+    for file in sorted(p for p in artifacts.rglob("*") if p.is_file()) if artifacts.is_dir() else ():
+        folder = file.parent.relative_to(artifacts).as_posix()
+        put_artifact(outbox, run, file, "" if folder == "." else folder)
+    tags = {"optuna.state": state.name, "hpo.state": state.name.lower()}
+    outbox.put(run, "tags", {**tags, **({"hpo.reason": reason[:4000]} if reason else {})})
+    outbox.put(run, "status", {"status": RUN_STATUS[state], "ended": True}, once="end")
+
+
+def put_artifact(outbox: Outbox, run: str, file: Path, folder: str = "") -> None:
+    """Hand over a file by reference; it must stay until MLflow has it."""
+    outbox.put(run, "artifact", {"file": os.path.relpath(file), "folder": folder})
+
+
+def log_best(outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial], folder: Path) -> None:
+    """Bring the study's run up to date: best value and number, and the leaderboard."""
+    ended = [t for t in trials if t.state.is_finished()]
+    ranked = ranking(spec, trials)
+    if ranked:
+        best = ranked[0]
+        metrics = {f"best_{spec.metric}": best.value, "best_trial": float(best.number)}
+        outbox.put(PARENT, "metrics", {"step": len(ended), "metrics": metrics}, once=f"best:{len(ended)}")
+        tags = {"hpo.best_trial": str(best.number), "hpo.best_value": repr(best.value)}
+        note = (
+            f"Study **{spec.name}**: {spec.direction} the {spec.value} `{spec.metric}`.\n\n"
+            f"Best of {len(ended)} ended trials: **{best.value:.4f}**, trial {best.number}, with\n\n"
+            + "\n".join(f"- {k}: `{v}`" for k, v in params_of(best).items())
+            + "\n\n`leaderboard.csv` among the artifacts has all of them."
+        )
+        outbox.put(PARENT, "tags", {**tags, "mlflow.note.content": note})
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "leaderboard.csv", leaderboard(spec, trials).encode())
+    put_artifact(outbox, PARENT, folder / "leaderboard.csv")
+
+
+def ranking(spec: StudySpec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The complete trials, best first; of equal ones the earlier first."""
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    sign = -1 if spec.direction == "maximize" else 1
+    return sorted(complete, key=lambda t: (sign * (t.value or 0.0), t.number))
+
+
+def leaderboard(spec: StudySpec, trials: Sequence[FrozenTrial]) -> str:
+    """All ended trials as csv, the ranked ones first."""
+    ranked = ranking(spec, trials)
+    others = [t for t in trials if t.state.is_finished() and t.state != TrialState.COMPLETE]
+    names = list(dict.fromkeys(name for t in [*ranked, *others] for name in params_of(t)))
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["rank", "trial", "state", f"{spec.value}_{spec.metric}", "epochs", *names])
+    for rank, t in [*enumerate(ranked, start=1), *(("", t) for t in others)]:
+        params = params_of(t)
+        value = "" if t.value is None else repr(t.value)
+        epochs = len(t.intermediate_values)
+        writer.writerow([rank, t.number, t.state.name, value, epochs, *(params.get(name, "") for name in names)])
+    return stream.getvalue()
+
+
+def params_of(trial: FrozenTrial) -> dict[str, Any]:
+    """What the trainer gets for a trial, as the service kept it."""
+    return dict(trial.user_attrs.get("hpo.params", trial.params))
+
+
+def run_name(number: int, params: Params) -> str:
+    """A name by which a person knows a trial in a list: `#12 adam lr=0.0008 bs=64`."""
+    words = []
+    for name, value in list(params.items())[:3]:
+        short = "".join(part[0] for part in name.split("_") if part) if "_" in name else name
+        if isinstance(value, str):
+            words.append(value)
+        else:
+            words.append(f"{short}={value:.2g}" if isinstance(value, float) else f"{short}={value}")
+    return " ".join([f"#{number}", *words])[:250]
+
+
+def finite(metrics: Metrics) -> dict[str, float]:
+    """The metrics that are finite numbers."""
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _common_tags(identity: StudyIdentity) -> dict[str, str]:
+    tags = {
+        "hpo.study_id": identity.study_id,
+        "optuna.study": identity.name,
+        "hpo.host": platform.node(),
+        "hpo.python": platform.python_version(),
+    }
+    for package in ("torch", "optuna", "mlflow", "numpy", "fer-hpo"):
+        try:
+            tags[f"hpo.version.{package}"] = version(package)
+        except PackageNotFoundError:
+            continue
+    for name in ("data_digest", "network", "device"):
+        if name in identity.description:
+            tags[f"hpo.{name}"] = str(identity.description[name])
+    if commit := git_commit():
+        tags["mlflow.source.git.commit"] = commit
+    return tags
+
+
+def git_commit() -> str | None:
+    """The commit that this code stands at, with `-dirty` where it was changed since; None outside a repository."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _dataset(identity: StudyIdentity) -> dict[str, Any] | None:
+    dataset = identity.description.get("dataset")
+    return dict(dataset) if isinstance(dataset, Mapping) else None

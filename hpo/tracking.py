@@ -1,0 +1,354 @@
+"""MLflow: the only module that knows it (but for `studies/champion.py`). Takes from the outbox, tells the server.
+
+`MlflowClient` with explicit run ids, never the fluent `mlflow.*`: that is global to the process, and marks a pruned
+trial as a failure. Training never waits for anything here.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the outbox retries, for as long as it takes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+import mlflow.store.artifact.artifact_repository_registry as artifact_repositories
+import tenacity
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+
+from hpo.errors import UserError
+from hpo.outbox import PARENT, Item, Outbox
+from hpo.storage import make_once, refuse_network, sqlite_path
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+POLL_SECONDS = 0.3
+MAX_WAIT_SECONDS = 30.0
+_POINTS_A_BATCH = 1_000
+_PARAMS_A_BATCH = 100
+_PARAM_LENGTH = 6_000
+
+_GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
+_REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+
+log = logging.getLogger(__name__)
+
+
+def check_uri(uri: str) -> str:
+    """The tracking URI, ready to be used: of a SQLite store the schema is made, once, before anybody opens it.
+
+    Raises:
+        UserError: it can't be a tracking URI, holds a password, or its store is another version's.
+    """
+    parts = urlsplit(uri)
+    if parts.password or (parts.username and parts.scheme.startswith("http")):
+        raise UserError(
+            "--tracking-uri must hold no user and password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    if parts.scheme in {"http", "https"}:
+        if not parts.hostname:
+            raise UserError(f"--tracking-uri {uri!r} names no host, need http://HOST:PORT")
+        return uri
+    if parts.scheme != "sqlite":
+        raise UserError(f"--tracking-uri {uri!r} is not supported, need sqlite:///FILE or http://HOST:PORT")
+    path = sqlite_path(uri)
+    refuse_network(path)
+    if uri == DEFAULT_URI and _is_file_store(Path("mlruns")):
+        raise UserError(
+            "./mlruns holds an old MLflow file store, which MLflow no longer reads beside mlflow.db; move it away, or "
+            "migrate it with `mlflow migrate-filestore --source ./mlruns --target sqlite:///mlflow.db`"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_once(path, _make_schema)
+        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # MLflow raises its own, SQLAlchemy's and alembic's here
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "schema" in words:
+            raise UserError(
+                f"{path}: made by another version of MLflow; back it up and run `mlflow db upgrade {uri}`"
+            ) from None
+        raise UserError(f"{path}: not a usable MLflow store ({words:.200})") from None
+    return uri
+
+
+def _is_file_store(folder: Path) -> bool:
+    return any(p.name.isdigit() and (p / "meta.yaml").exists() for p in folder.iterdir()) if folder.is_dir() else False
+
+
+def _make_schema(path: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(f"sqlite:///{path}", "./mlruns")
+    store.engine.dispose()
+
+
+@dataclass(slots=True)
+class Tracker:
+    """Tells MLflow what one study's outbox holds, in order, each thing once.
+
+    Args:
+        uri: as `check_uri` gave it.
+        outbox: of the study.
+        study: its name: the experiment's.
+        study_id: the tag by which its runs are known among those of other people's studies of the same name.
+    """
+
+    uri: str
+    outbox: Outbox
+    study: str
+    study_id: str
+    problem: str | None = None
+    """Why the last delivery failed; None while all goes well."""
+    _client: MlflowClient = field(init=False)
+    _experiment_id: str | None = None
+
+    def __post_init__(self) -> None:
+        self._client = MlflowClient(tracking_uri=self.uri)
+        for run in self.outbox.foreign_runs(self.uri):
+            self.outbox.set_run_id(run, None, self.uri)
+
+    def deliver(self) -> None:
+        """Deliver what waits, as far as it goes; `problem` says why it went no further."""
+        try:
+            for items in self._batches(self.outbox.waiting()):
+                self._send(items)
+            self.problem = None
+        except UserError as error:
+            self.problem = str(error)
+        except Exception as error:  # whatever a transport raises: what waits stays, and is tried again
+            self.problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+
+    def experiment_problem(self) -> str | None:
+        """What the user has to mend before this study can be tracked; None where nothing is, or nobody answers."""
+        try:
+            self._experiment()
+        except UserError as error:
+            return str(error)
+        except Exception as error:  # not reached: the outbox waits for it
+            self.problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+        return None
+
+    def _batches(self, items: Sequence[Item]) -> Iterator[list[Item]]:
+        """Neighbours of one run that are all metrics go together; everything else by itself."""
+        for (_, kind), group in groupby(items, key=lambda item: (item.run, item.kind)):
+            found = list(group)
+            if kind != "metrics":
+                yield from ([item] for item in found)
+                continue
+            batch: list[Item] = []
+            size = 0
+            for item in found:
+                if batch and size + len(item.payload["metrics"]) > _POINTS_A_BATCH:
+                    yield batch
+                    batch, size = [], 0
+                batch.append(item)
+                size += len(item.payload["metrics"])
+            yield batch
+
+    def _send(self, items: list[Item]) -> None:
+        run, ids = items[0].run, [item.id for item in items]
+        try:
+            run_id = self.outbox.run_id(run)
+            if run_id is None and items[0].kind != "open":
+                # Its row `open` was delivered to a server that has lost the run since, and is dropped by now.
+                log.warning("MLflow run of %s is gone, and the trial has ended: %s not kept", run, items[0].kind)
+                self.outbox.mark_sent(ids, refused=True)
+                return
+            getattr(self, f"_send_{items[0].kind}")(run_id, items)
+            self.outbox.mark_sent(ids)
+        except MlflowException as error:
+            text = str(error)
+            gone = error.error_code in _GONE or "'active' state" in text or "lifecycle_stage" in text
+            if gone and items[0].kind != "open":
+                log.warning("the MLflow run of %s was deleted: it is made anew", _words(run))
+                self.outbox.set_run_id(run, None, self.uri)
+            elif error.error_code in _REFUSED:
+                log.warning("MLflow refuses %s of %s: %s", items[0].kind, _words(run), text.splitlines()[0][:200])
+                self.outbox.mark_sent(ids, refused=True)
+            else:
+                raise
+
+    def _send_open(self, run_id: str | None, items: list[Item]) -> None:
+        run, payload = items[0].run, items[0].payload
+        if run_id is None:
+            run_id = self._find(run) or self._create(run, payload, items[0].timestamp_ms)
+            self.outbox.set_run_id(run, run_id, self.uri)
+        params = [Param(name, str(value)[:_PARAM_LENGTH]) for name, value in payload["params"].items()]
+        for start in range(0, len(params), _PARAMS_A_BATCH):
+            self._client.log_batch(run_id, params=params[start : start + _PARAMS_A_BATCH])
+        if payload["dataset"]:
+            self._client.log_inputs(run_id, datasets=[_dataset_input(payload["dataset"])])
+
+    def _find(self, run: str) -> str | None:
+        which = "tags.`hpo.kind` = 'study'" if run == PARENT else f"tags.`optuna.trial_number` = '{run}'"
+        found = self._client.search_runs(
+            [self._experiment()], f"tags.`hpo.study_id` = '{self.study_id}' and {which}", max_results=1
+        )
+        return found[0].info.run_id if found else None
+
+    def _create(self, run: str, payload: Mapping[str, Any], timestamp_ms: int) -> str:
+        tags = dict(payload["tags"])
+        tags["mlflow.note.content"] = payload["note"]
+        if run != PARENT:
+            tags["mlflow.parentRunId"] = self._parent_id()
+        created = self._client.create_run(
+            self._experiment(), start_time=timestamp_ms, tags=tags, run_name=payload["name"]
+        )
+        return str(created.info.run_id)
+
+    def _parent_id(self) -> str:
+        parent = self.outbox.run_id(PARENT)
+        if parent is None:
+            raise RuntimeError("the study's own run is not there yet")
+        return parent
+
+    def _send_metrics(self, run_id: str, items: list[Item]) -> None:
+        points = [
+            Metric(name, value, item.timestamp_ms, item.payload["step"])
+            for item in items
+            for name, value in item.payload["metrics"].items()
+        ]
+        self._client.log_batch(run_id, metrics=points)
+
+    def _send_tags(self, run_id: str, items: list[Item]) -> None:
+        self._client.log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in items[0].payload.items()])
+
+    def _send_status(self, run_id: str, items: list[Item]) -> None:
+        status = items[0].payload["status"]
+        if RunStatus.is_terminated(RunStatus.from_string(status)):
+            self._client.set_terminated(run_id, status, items[0].timestamp_ms)
+        else:
+            self._client.update_run(run_id, status)
+
+    def _send_artifact(self, run_id: str, items: list[Item]) -> None:
+        payload = items[0].payload
+        if not Path(payload["file"]).is_file():
+            log.warning("%s of %s is gone: it can't be uploaded", payload["file"], _words(items[0].run))
+            return
+        self._client.log_artifact(run_id, payload["file"], payload["folder"] or None)
+
+    def _send_artifact_gone(self, run_id: str, items: list[Item]) -> None:
+        uri = self._client.get_run(run_id).info.artifact_uri
+        repository = artifact_repositories.get_artifact_repository(uri, tracking_uri=self.uri)
+        repository.delete_artifacts(items[0].payload["folder"])
+
+    def _experiment(self) -> str:
+        if self._experiment_id is None:
+            found = self._client.get_experiment_by_name(self.study)
+            if found is None:
+                try:
+                    self._experiment_id = self._client.create_experiment(self.study)
+                except MlflowException as error:
+                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                        raise
+                    found = self._client.get_experiment_by_name(self.study)  # somebody else was quicker
+            if found is not None and found.lifecycle_stage != "active":
+                raise UserError(
+                    f"the MLflow experiment {self.study!r} was deleted; bring it back with `mlflow experiments restore "
+                    f"--experiment-id {found.experiment_id}`, or give the study a new name"
+                )
+            if found is not None:
+                self._experiment_id = found.experiment_id
+                self._warn_if_moved(found.artifact_location)
+        return str(self._experiment_id)
+
+    def _warn_if_moved(self, location: str) -> None:
+        # MLflow keeps absolute paths: those of a working folder that was moved point to where it was.
+        parts = urlsplit(location)
+        if parts.scheme in {"", "file"} and not Path(parts.path).parent.is_dir():
+            log.warning(
+                "this folder was moved: MLflow looks for artifacts in %s; make them seen again with "
+                "`ln -s %s %s`", parts.path, Path("mlruns").absolute(), Path(parts.path).parent,
+            )  # fmt: skip
+
+
+def _words(run: str) -> str:
+    return "the study" if run == PARENT else f"trial {run}"
+
+
+def _dataset_input(dataset: Mapping[str, Any]) -> DatasetInput:
+    import json
+
+    profile = {name: value for name, value in dataset.items() if name not in {"name", "digest", "source"}}
+    entity = Dataset(
+        name=dataset["name"],
+        digest=str(dataset["digest"])[:36],
+        source_type="local",
+        source=json.dumps({"uri": str(dataset.get("source", ""))}),
+        profile=json.dumps(profile),
+    )
+    return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+
+
+class Delivery:
+    """Delivers a study's outbox from a thread of its own, until it is closed.
+
+    Of all processes in a working folder one delivers at a time: whoever holds `lock`.
+    """
+
+    def __init__(self, tracker: Tracker, lock: Any) -> None:
+        self.tracker = tracker
+        self._lock = lock
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+        self._thread.start()
+
+    def drain(self, patience_seconds: float, on_wait: Callable[[int], None] = lambda _: None) -> int:
+        """Wait until nothing waits any more; give up when a server has not answered for so long.
+
+        Returns:
+            How many rows still wait; they stay on disk, and go with the next command.
+        """
+        began = time.monotonic()
+        while (waiting := self.tracker.outbox.n_waiting()) and self._thread.is_alive():
+            on_wait(waiting)
+            if self.tracker.problem is None:
+                began = time.monotonic()
+            elif time.monotonic() - began > patience_seconds:
+                break
+            time.sleep(0.05)
+        return waiting
+
+    def close(self) -> None:
+        """Stop delivering; a delivery that hangs is left behind: it is a daemon thread's."""
+        self._closing.set()
+        self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                with self._lock.acquire(timeout=1.0):
+                    self._deliver_until_closed()
+            except TimeoutError:
+                continue  # another process delivers
+
+    def _deliver_until_closed(self) -> None:
+        until_delivered = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda problem: problem is not None),
+            wait=tenacity.wait_exponential_jitter(initial=0.5, max=MAX_WAIT_SECONDS),
+            sleep=tenacity.sleep_using_event(self._closing),
+            stop=tenacity.stop_when_event_set(self._closing),
+            retry_error_callback=lambda _: None,
+        )
+        while not self._closing.is_set():
+            until_delivered(self._deliver)
+            if not self.tracker.outbox.n_waiting():
+                self._closing.wait(POLL_SECONDS)
+
+    def _deliver(self) -> str | None:
+        self.tracker.deliver()
+        return self.tracker.problem

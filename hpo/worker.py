@@ -1,0 +1,235 @@
+"""A worker process: prepares the trainer once, then works on the study until it is done. Started by `hpo.launch`.
+
+It reads its assignment as a line of JSON from its input, says what happens as lines of JSON on its output, and ends
+as on SIGTERM when its input ends: then whoever started it is gone.
+"""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import optuna
+
+from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full
+from hpo.leases import Leases, Stopping, become_owner
+from hpo.loading import load_spec
+from hpo.objective import Emit, Workplace
+from hpo.outbox import Outbox, open_outbox
+from hpo.records import Records
+from hpo.resume import OpenStudy, check_params, open_study
+from hpo.schedulers import make_scheduler
+from hpo.schedulers.optuna import make_pruner
+from hpo.search import search
+from hpo.spec import Context, StudySpec, Trainer
+from hpo.storage import Store, open_store
+
+STOPPED = 143
+SPARE_BYTES = 200_000_000
+LONG_SECONDS = 2 * 3600.0
+
+log = logging.getLogger("hpo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What a worker is started with.
+
+    Attributes:
+        study: as `--study` had it.
+        first: whether this worker speaks for all: it checks, estimates and warns.
+        owner: the worker's name as an owner of leases.
+        workdir: the folder of all studies' trials.
+        outbox: the folder of outboxes.
+        n_trials: the budget that the command line sets anew, or None.
+    """
+
+    study: str
+    first: bool
+    owner: str
+    storage: str
+    data: str | None
+    device: str | None
+    threads: int
+    n_trials: int | None
+    workdir: str
+    outbox: str
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+
+def main() -> int:
+    """Work; the exit code is one of the service's, 143 where the worker was asked to stop."""
+    os.umask(0o077)
+    # What a study prints must not be taken for an event: events get the output, prints go to the error output.
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    stopping = Stopping()
+    signal.signal(signal.SIGTERM, lambda *_: _ask(stopping))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher gets it too, and says SIGTERM
+    emit = _emitter(events, stopping)
+    assignment = Assignment(**json.loads(sys.stdin.readline()))
+    logging.basicConfig(level=logging.WARNING, handlers=[_Told(emit)])
+    logging.captureWarnings(capture=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        reason = _work(assignment, stopping, emit)
+    except HpoError as error:
+        emit({"event": "error", "text": str(error)})
+        return error.exit_code
+    except Exception as error:
+        if disk_is_full(error):
+            emit({"event": "error", "text": f"the disk is full ({error}); make room, the same command goes on"})
+            return DiskFullError.exit_code
+        raise
+    emit({"event": "done", "reason": reason})
+    return STOPPED if stopping.asked else 0
+
+
+def _ask(stopping: Stopping) -> None:
+    stopping.asked = True
+
+
+def _emitter(events: TextIO, stopping: Stopping) -> Emit:
+    lock = threading.Lock()
+
+    def emit(event: Mapping[str, Any]) -> None:
+        try:
+            with lock:
+                events.write(json.dumps(event, default=str) + "\n")
+        except (BrokenPipeError, ValueError):
+            stopping.asked = True  # whoever listened is gone
+
+    return emit
+
+
+class _Told(logging.Handler):
+    """Warnings become events."""
+
+    def __init__(self, emit: Emit) -> None:
+        super().__init__()
+        self._emit = emit
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._emit({"event": "notice", "text": record.getMessage()})
+
+
+def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
+    spec = load_spec(assignment.study)
+    context = Context(device=assignment.device, data=assignment.data, threads=assignment.threads, stop=stopping)
+    trainer = spec.prepare(context)
+    if assignment.first:
+        check_params(spec, trainer)
+    emit({"event": "prepared"})
+    if sys.stdin.readline().strip() != "go":  # the launcher has opened the stores by then, or is gone
+        return "not started"
+    threading.Thread(target=_watch_input, args=(stopping,), name="input", daemon=True).start()
+    store = open_store(assignment.storage)
+    folder = Path(assignment.workdir) / spec.name
+    owners = Path(assignment.workdir) / ".owners"
+    leases, outbox = Leases(store.engine, owners), open_outbox(Path(assignment.outbox), spec.name)
+    with store.lock():
+        opened = open_study(spec, store, leases, outbox, trainer, folder, assignment.n_trials)
+    emit({"event": "opened", "study_id": opened.identity.study_id, "n_trials": opened.n_trials})
+    if assignment.first:
+        _preflight(spec, opened, trainer, folder, emit)
+    owner = become_owner(owners, assignment.owner)
+    try:
+        place = _workplace(spec, store, leases, outbox, opened, trainer, folder, stopping, emit)
+        return search(place, make_scheduler(spec), owner, opened.n_trials)
+    finally:
+        owner.leave()
+
+
+def _workplace(
+    spec: StudySpec,
+    store: Store,
+    leases: Leases,
+    outbox: Outbox,
+    opened: OpenStudy,
+    trainer: Trainer,
+    folder: Path,
+    stopping: Stopping,
+    emit: Emit,
+) -> Workplace:
+    records = Records(spec, store, opened.study, leases, outbox, opened.identity, folder)
+    return Workplace(records, make_pruner(spec), trainer, stopping, emit)
+
+
+def _watch_input(stopping: Stopping) -> None:
+    while sys.stdin.readline():
+        pass
+    stopping.asked = True
+
+
+def _preflight(spec: StudySpec, opened: OpenStudy, trainer: Trainer, folder: Path, emit: Emit) -> None:
+    """Say what the study needs, and refuse to begin where the disk has no room for it.
+
+    Raises:
+        DiskFullError: less free than three checkpoints and 200 MB.
+    """
+    left = _trials_left(opened)
+    estimate = getattr(trainer, "estimate", None)
+    if estimate is None or left == 0:
+        return
+    trials = opened.study.get_trials(deepcopy=False)
+    params = _typical_params(spec) if not trials else trials[0].user_attrs.get("hpo.params", {})
+    needs: Mapping[str, float] = estimate(params)
+    n_bytes, epoch_seconds = needs.get("bytes", 0.0), needs.get("epoch_seconds", 0.0)
+    free, wanted = shutil.disk_usage(folder).free, 3 * n_bytes + SPARE_BYTES
+    if free < wanted:
+        raise DiskFullError(f"{folder}: {free / 1e9:.1f} GB free, need {wanted / 1e9:.1f} GB: 3 checkpoints and 0.2 GB")
+    if n_bytes > SPARE_BYTES:
+        text = (
+            f"a checkpoint takes {n_bytes / 1e9:.1f} GB: each running trial needs up to {3 * n_bytes / 1e9:.1f} GB here"
+        )
+        emit({"event": "notice", "text": text})
+    epochs = params.get("epochs", spec.max_epochs or 1)
+    seconds = epoch_seconds * epochs * (left or 1)
+    on_cpu = str(opened.identity.description.get("device", "cpu")).startswith("cpu")
+    if on_cpu and seconds > LONG_SECONDS:
+        emit(
+            {
+                "event": "notice",
+                "text": f"on this CPU an epoch takes about {_duration(epoch_seconds)}, the study up to "
+                f"{_duration(seconds)}; a study that suits a CPU: --study fer_small",
+            }
+        )
+
+
+def _typical_params(spec: StudySpec) -> Mapping[str, Any]:
+    from hpo.space import walk
+
+    return next(iter(walk(spec.suggest))).params
+
+
+def _trials_left(opened: OpenStudy) -> int | None:
+    if opened.n_trials is None:
+        return None
+    ended = [t for t in opened.study.get_trials(deepcopy=False) if t.state.is_finished() and t.state.name != "FAIL"]
+    return max(0, opened.n_trials - len(ended))
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+if __name__ == "__main__":
+    try:
+        code = main()
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        code = 2
+    sys.exit(code)

@@ -1,0 +1,91 @@
+"""The files that a trial leaves for people: curves, confusion matrix, history, hyperparameters."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from model.checkpoint import write_whole
+from model.evaluation import Confusion, per_class
+from model.hyperparameters import Hyperparameters
+
+
+def write_artifacts(
+    folder: Path,
+    hyperparameters: Hyperparameters,
+    history: Sequence[dict[str, float]],
+    confusion: Confusion,
+    best_epoch: int,
+    class_names: Sequence[str],
+) -> None:
+    """Write hyperparameters.json, history.csv, learning_curve.png and confusion_matrix.png and .json.
+
+    Args:
+        folder: made where it is missing.
+        hyperparameters: of the trial.
+        history: its metrics by epoch, at least one.
+        confusion: int64 [K, K] on the validation split, at the best epoch.
+        best_epoch: from 0.
+        class_names: K names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "hyperparameters.json", json.dumps(asdict(hyperparameters), indent=2).encode())
+    frame = pd.DataFrame(history)
+    frame.insert(0, "epoch", range(len(frame)))
+    write_whole(folder / "history.csv", frame.to_csv(index=False).encode())
+    title = f"{hyperparameters.optimizer}, learning rate {hyperparameters.learning_rate:.3g}"
+    write_whole(folder / "learning_curve.png", _png(learning_curve(frame, best_epoch, title)))
+    write_whole(folder / "confusion_matrix.png", _png(confusion_figure(confusion, class_names)))
+    figures = {
+        "split": "validation",
+        "epoch": best_epoch,
+        "class_names": list(class_names),
+        "matrix": confusion.tolist(),
+        "per_class": per_class(confusion, class_names),
+    }
+    write_whole(folder / "confusion_matrix.json", json.dumps(figures, indent=2).encode())
+
+
+def learning_curve(history: pd.DataFrame, best_epoch: int, title: str) -> Figure:
+    """Accuracy and loss of training and validation by epoch, as the paper's figures 4 to 7."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        for split, label in (("train", "training"), ("val", "validation")):
+            axes.plot(history["epoch"], history[f"{split}_{name}"], label=label, marker="o", markersize=3)
+        axes.axvline(best_epoch, color="0.7", linewidth=1, linestyle="--", label="best epoch")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    figure.suptitle(title)
+    return figure
+
+
+def confusion_figure(confusion: Confusion, class_names: Sequence[str]) -> Figure:
+    """The confusion matrix with counts, shaded by the share of each true class."""
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(6, 5.2), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(picture, label="share of the true class")
+    for (row, column), count in np.ndenumerate(confusion):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=45, ha="right")
+    axes.set_yticks(ticks, class_names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    return stream.getvalue()

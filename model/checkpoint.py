@@ -1,0 +1,146 @@
+"""The whole training state on disk: written so that a kill at any moment leaves one that loads.
+
+A checkpoint is written beside its place, flushed to the disk, read back, renamed, and only then named in the manifest;
+what it replaces goes after that. Tensors and plain types only: nothing here is ever unpickled freely.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+_MANIFEST = "manifest.json"
+_KEPT = 2
+
+log = logging.getLogger(__name__)
+
+Payload = dict[str, Any]
+"""What a checkpoint holds: tensors, numbers, str, bytes, None, and lists, tuples and dicts of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFolder:
+    """The checkpoints of one trial: the two newest, and the best weights that either of them names."""
+
+    path: Path
+
+    def save(self, payload: Payload, epoch: int, best: tuple[int, Mapping[str, Tensor]]) -> None:
+        """Keep the state after `epoch` epochs, and the best weights so far with the epoch they come from.
+
+        Raises:
+            OSError: the disk is full or refuses; what was kept before stays whole.
+        """
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        kept = self._manifest()
+        best_epoch, weights = best
+        best_file = f"best-{best_epoch:06d}.safetensors"
+        best_sum = next((entry["best_sha256"] for entry in kept if entry["best_file"] == best_file), None)
+        if best_sum is None:
+            best_sum = write_weights(self.path / best_file, weights)
+        file = f"epoch-{epoch:06d}.pt"
+        entry = {
+            "epoch": epoch,
+            "file": file,
+            "sha256": _write(self.path / file, lambda stream: torch.save(payload, stream)),
+            "best_epoch": best_epoch,
+            "best_file": best_file,
+            "best_sha256": best_sum,
+        }
+        kept = [*(old for old in kept if old["epoch"] < epoch), entry][-_KEPT:]
+        write_whole(self.path / _MANIFEST, json.dumps(kept, indent=1).encode())
+        self._drop_all_but(kept)
+
+    def load(self) -> Iterator[tuple[Payload, dict[str, Tensor]]]:
+        """The checkpoints that are whole, newest first: payload, and the best weights it names.
+
+        A damaged one is passed over with a warning.
+        """
+        for entry in reversed(self._manifest()):
+            try:
+                path, best = self.path / entry["file"], self.path / entry["best_file"]
+                for file, expected in ((path, entry["sha256"]), (best, entry["best_sha256"])):
+                    if _sha256(file) != expected:
+                        raise ValueError(f"{file.name} is damaged")
+                payload = torch.load(path, map_location="cpu", weights_only=True)
+                weights = load_file(best)
+            except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, KeyError, EOFError) as error:
+                reason = str(error).splitlines()[0]
+                log.warning("%s: the checkpoint of epoch %s can't be used (%s)", self.path, entry.get("epoch"), reason)
+                continue
+            yield payload, weights
+
+    def _manifest(self) -> list[dict[str, Any]]:
+        path = self.path / _MANIFEST
+        try:
+            entries = json.loads(path.read_text())
+            return [dict(entry) for entry in entries if {"epoch", "file", "best_file", "best_sha256"} <= entry.keys()]
+        except FileNotFoundError:
+            return []
+        except (ValueError, AttributeError, TypeError, OSError) as error:
+            log.warning("%s is damaged (%s): training starts again", path, error)
+            return []
+
+    def _drop_all_but(self, kept: list[dict[str, Any]]) -> None:
+        names = {_MANIFEST, *(entry["file"] for entry in kept), *(entry["best_file"] for entry in kept)}
+        for file in self.path.iterdir():
+            if file.name not in names:
+                file.unlink(missing_ok=True)
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> str:
+    """Write weights as safetensors, whole or not at all; gives the file's sha256 (hex)."""
+    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
+    with _replacing(path) as temporary:
+        save_file(plain, temporary)
+    return _sha256(path)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    _write(path, lambda stream: stream.write(content))
+
+
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> str:
+    with _replacing(path) as temporary, temporary.open("wb") as stream:
+        write(stream)
+    return _sha256(path)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to be written; flushed to the disk and renamed to it when that has gone well."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _fsync(temporary)
+        temporary.replace(path)
+        _fsync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,67 @@
+"""Where and how a network computes: device, memory layout and precision, decided in this one place."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """A decision on how to compute.
+
+    Attributes:
+        device: where tensors live.
+        memory_format: of activations and convolution weights.
+        autocast: precision of the forward pass; None for float32. Weights are float32 always.
+    """
+
+    device: torch.device
+    memory_format: torch.memory_format
+    autocast: torch.dtype | None
+
+    def forward_context(self) -> AbstractContextManager[object]:
+        """What a forward pass runs under."""
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+    def generator(self, seed: int) -> torch.Generator:
+        """A generator of this device."""
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def normalised(self, faces: Tensor, mean: float, std: float) -> Tensor:
+        """Faces uint8 [B, S, S] to float32 [B, 1, S, S] with mean 0 and spread 1 over the training images."""
+        images = faces.unsqueeze(1).to(torch.float32).sub_(mean).div_(std)
+        return images.contiguous(memory_format=self.memory_format)
+
+
+def choose(device: str | None = None) -> Compute:
+    """The compute for a device's name; `cuda` where there is one, else `mps`, else `cpu` where None is named.
+
+    On the CPU channels-last is 1.1 to 1.2 times as fast as the plain layout. On CUDA bfloat16 autocast is used where
+    the card has it: its products are rounded to 8 bits, sums and weights are float32.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    name = device or _default()
+    try:
+        chosen = torch.device(name)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:100]
+        raise ValueError(f"device {name!r} can't be used here ({reason}); leave --device out, or use cpu") from None
+    if chosen.type == "cuda":
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Compute(chosen, torch.channels_last, torch.bfloat16 if bf16 else None)
+    if chosen.type == "cpu":
+        return Compute(chosen, torch.channels_last, None)
+    return Compute(chosen, torch.contiguous_format, None)
+
+
+def _default() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,110 @@
+"""The fixed architecture: three convolution blocks and two fully connected layers.
+
+Legend: B batch, C channels, S image size, H map size, K = 7 classes.
+
+Source: the paper's section on the network. Its text says that pooling has a stride of 1; taken so, the network has
+133,083,015 weights. With a stride of 2, as in the FaceCNN code that it resembles, it has 2,731,911.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CHANNELS = (64, 128, 256)
+HIDDEN = 256
+N_CLASSES = 7
+
+
+class Dropout(nn.Module):
+    """Zeroes activations with probability `p` and scales the others by 1 / (1 - p), from a generator of its own.
+
+    `nn.Dropout` draws from torch's global generator; a trial's randomness must be its own.
+    """
+
+    def __init__(self, p: float, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.p = p
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply to x of any shape; the identity when evaluating or with p = 0."""
+        if not self.training or self.p == 0:
+            return x
+        keep = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
+        return x * keep.div_(1 - self.p)
+
+
+class EmotionCNN(nn.Module):
+    """Grey faces to logits of seven emotions.
+
+    Args:
+        dropout: after each block, in [0, 1).
+        pool_stride: 1 as published, 2 for the compact reading.
+        image_size: S, pixels a side.
+        generator: of the dropout masks, on the device of the activations; torch's global one by default.
+
+    Shapes by stage, for S = 48: [B, 1, 48, 48] → stride 1: [B, 64, 47, 47] → [B, 128, 46, 46] → [B, 256, 45, 45] →
+    518,400; stride 2: [B, 64, 24, 24] → [B, 128, 12, 12] → [B, 256, 6, 6] → 9,216; then → 256 → 7.
+    """
+
+    def __init__(
+        self, dropout: float, pool_stride: int = 1, image_size: int = 48, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.pool_stride = pool_stride
+        self.convolutions = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        n_in, size = 1, image_size
+        for n_out in CHANNELS:
+            self.convolutions.append(nn.Conv2d(n_in, n_out, kernel_size=3, padding=1))
+            self.norms.append(nn.BatchNorm2d(n_out))
+            n_in, size = n_out, (size - 2) // pool_stride + 1
+        if size < 1:
+            raise ValueError(f"image_size {image_size} is too small for three poolings of stride {pool_stride}")
+        self.dropout = Dropout(dropout, generator)
+        self.hidden = nn.Linear(n_in * size * size, HIDDEN)
+        self.output = nn.Linear(HIDDEN, N_CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised faces float [B, 1, S, S] to logits [B, 7]."""
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = norm(convolution(x))  # [B, C, H, H]
+            # Max pooling and ReLU commute exactly, values and gradients: pooled first, a quarter is left to clip.
+            x = functional.relu(functional.max_pool2d(x, kernel_size=2, stride=self.pool_stride))
+            x = self.dropout(x)
+        x = functional.relu(self.hidden(x.flatten(1)))
+        logits: Tensor = self.output(x)
+        return logits
+
+
+def initialised(network: EmotionCNN, generator: torch.Generator) -> EmotionCNN:
+    """Give the network its first weights, from this CPU generator alone: U(-b, b), b = 1 / sqrt(fan in).
+
+    Source: that is torch's default for convolutions and linear layers, which draws from the global generator.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            with torch.no_grad():
+                module.weight.uniform_(-bound, bound, generator=generator)
+                if module.bias is not None:
+                    module.bias.uniform_(-bound, bound, generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+    return network
+
+
+def build_network(
+    *, dropout: float, pool_stride: int, image_size: int, weights: torch.Generator, masks: torch.Generator | None
+) -> EmotionCNN:
+    """An initialised `EmotionCNN` on the CPU: `weights` draws its weights, `masks` will draw its dropout."""
+    with torch.device("meta"):  # no memory and no random numbers until the one initialisation below
+        network = EmotionCNN(dropout, pool_stride, image_size, masks)
+    return initialised(network.to_empty(device="cpu"), weights)
+
+
+def n_weights(network: nn.Module) -> int:
+    """How many trainable numbers a network has."""
+    return sum(weight.numel() for weight in network.parameters())

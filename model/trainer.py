@@ -1,0 +1,320 @@
+"""Binds faces and a device to training: what a study hands to the service. Knows no trial, only a working folder."""
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from data.faces import Faces, Split
+from model import optimizers
+from model.artifacts import write_artifacts
+from model.checkpoint import CheckpointFolder, Payload, write_weights
+from model.device import Compute, choose
+from model.evaluation import accuracy, macro_f1
+from model.hyperparameters import Hyperparameters, missing_names, unknown_names
+from model.network import EmotionCNN, build_network, n_weights
+from model.training import DeviceFaces, Stop, TrainingState, step, train_epochs, validate
+
+log = logging.getLogger(__name__)
+
+METRIC = "val_accuracy"
+"""Whose highest epoch gives the best weights."""
+
+
+def never() -> bool:
+    """A `stop` that never asks to stop."""
+    return False
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What a trial has behind it, beside its `TrainingState`: metrics by epoch, and the best epoch's findings."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best_confusion: list[list[int]] = field(default_factory=list)
+
+    def add(self, metrics: dict[str, float], state: TrainingState) -> None:
+        self.history.append(metrics)
+        best = self.history[self.best_epoch][METRIC] if self.best_epoch >= 0 else -math.inf
+        if metrics[METRIC] > best or self.best_epoch < 0:
+            self.best_epoch = len(self.history) - 1
+            self.best_weights = {name: t.detach().clone() for name, t in state.network.state_dict().items()}
+            self.best_confusion = state.confusion.tolist()
+
+
+class FaceTrainer:
+    """Trains `EmotionCNN` on faces; each call of `train` is one trial, resumable from its working folder.
+
+    Args:
+        faces: with the splits `train` and `validation`, and perhaps `test`.
+        device: name of a torch device; the best one here by default.
+        pool_stride: 1 for the published network, 2 for the compact one.
+        checkpoint_seconds: the least time between two checkpoints; 0 writes one every epoch.
+        threads: CPU threads; they belong to a trial's numbers, so a trial that goes on takes those it began with.
+        stop: asked before every batch; true ends `train` cleanly.
+
+    Raises:
+        ValueError: no such device, or no training or validation images.
+    """
+
+    def __init__(
+        self,
+        faces: Faces,
+        *,
+        device: str | None = None,
+        pool_stride: Literal[1, 2] = 1,
+        checkpoint_seconds: float = 30.0,
+        threads: int | None = None,
+        stop: Stop = never,
+    ) -> None:
+        self.faces, self.pool_stride, self.checkpoint_seconds, self.stop = faces, pool_stride, checkpoint_seconds, stop
+        self.compute: Compute = choose(device)
+        self.threads = threads or torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        training = faces.images[faces.splits["train"]]
+        self._mean, self._std = float(training.mean()), max(float(training.std()), 1.0)
+        self._training = self._on_device("train")
+        self._validation = self._on_device("validation")
+
+    def train(self, params: Mapping[str, Any], *, seed: int, workdir: Path) -> Iterator[dict[str, float]]:
+        """Train one network; yields a metrics mapping an epoch (see `training.train_epochs`), epochs from 0.
+
+        Called again with the same arguments after any interruption it first yields the recorded epochs, then goes on:
+        in all it yields what an uninterrupted call does, bit for bit on a CPU, times aside. Closing the generator, or
+        `stop()`, keeps what was trained. Leaves in `workdir`: `checkpoints/`, and at its end `weights/` (the best
+        epoch's) and `artifacts/`.
+
+        Args:
+            params: fields of `Hyperparameters`.
+            seed: of first weights, order of images and dropout masks, each its own stream.
+            workdir: the trial's folder, its own.
+
+        Raises:
+            ValueError: params that `check` refuses.
+        """
+        self.check(params)
+        hyperparameters = Hyperparameters(**params)
+        checkpoints = CheckpointFolder(Path(workdir) / "checkpoints")
+        fingerprint = self._fingerprint(hyperparameters, seed)
+        state, progress = self._fresh(hyperparameters, seed), _Progress()
+        threads = self._resume(checkpoints, fingerprint, state, progress)
+        torch.set_num_threads(threads)
+        try:
+            yield from progress.history
+            yield from self._train(state, progress, hyperparameters, checkpoints, fingerprint, Path(workdir))
+        finally:
+            torch.set_num_threads(self.threads)
+
+    def _train(
+        self,
+        state: TrainingState,
+        progress: _Progress,
+        hyperparameters: Hyperparameters,
+        checkpoints: CheckpointFolder,
+        fingerprint: str,
+        workdir: Path,
+    ) -> Iterator[dict[str, float]]:
+        kept_at = time.monotonic()
+        unkept: Payload | None = None
+        ended = False
+        try:
+            for metrics in train_epochs(
+                state, self._training, self._validation, hyperparameters, self.compute, self.stop
+            ):
+                progress.add(metrics, state)
+                unkept = _snapshot(state, progress, fingerprint)
+                finished = state.epoch == hyperparameters.epochs
+                if finished or time.monotonic() - kept_at >= self.checkpoint_seconds:
+                    checkpoints.save(unkept, state.epoch, (progress.best_epoch, progress.best_weights))
+                    unkept, kept_at = None, time.monotonic()
+                yield metrics
+            ended = not self.stop()
+        except GeneratorExit:
+            ended = True
+            raise
+        finally:
+            if unkept is not None:
+                checkpoints.save(unkept, len(progress.history), (progress.best_epoch, progress.best_weights))
+            if ended and progress.history:
+                self._write_results(workdir, hyperparameters, progress)
+
+    def _write_results(self, workdir: Path, hyperparameters: Hyperparameters, progress: _Progress) -> None:
+        weights = workdir / "weights"
+        weights.mkdir(parents=True, exist_ok=True)
+        write_weights(weights / "best.safetensors", progress.best_weights)
+        confusion = np.array(progress.best_confusion, np.int64)
+        write_artifacts(
+            workdir / "artifacts",
+            hyperparameters,
+            progress.history,
+            confusion,
+            progress.best_epoch,
+            self.faces.class_names,
+        )
+
+    def evaluate(self, workdir: Path, split: Split) -> dict[str, float]:
+        """Loss, accuracy and macro F1 of the trial's best weights on a split.
+
+        Raises:
+            ValueError: the data have no such split.
+            FileNotFoundError: the trial has left no weights.
+        """
+        if split not in self.faces.splits:
+            raise ValueError(f"the data have no split {split!r}, only {', '.join(self.faces.splits)}")
+        weights = load_file(Path(workdir) / "weights" / "best.safetensors")
+        network = self._network(0.0, seed=0, masks=None)
+        network.load_state_dict(weights)
+        figures = validate(network, self._on_device(split), self.compute, never)
+        if figures is None:
+            raise AssertionError("an evaluation that is never stopped has figures")
+        loss, confusion = figures
+        return {"loss": loss, "accuracy": accuracy(confusion), "macro_f1": macro_f1(confusion)}
+
+    def check(self, params: Mapping[str, Any]) -> None:
+        """Refuse, before any work, params that can't be trained with.
+
+        Raises:
+            ValueError: unknown or missing names, values out of range, a batch larger than the training split.
+        """
+        if unknown := unknown_names(dict(params)):
+            raise ValueError(f"unknown params {', '.join(unknown)}, need fields of Hyperparameters")
+        if missing := missing_names(dict(params)):
+            raise ValueError(f"missing params {', '.join(missing)}")
+        hyperparameters = Hyperparameters(**params)
+        if hyperparameters.batch_size > len(self._training.labels):
+            n_images = len(self._training.labels)
+            raise ValueError(f"batch_size must be at most {n_images} (images), got {hyperparameters.batch_size}")
+
+    def describe(self) -> dict[str, Any]:
+        """Data digest, network, class names, device, and the data set as MLflow notes it."""
+        return {
+            "data_digest": self.faces.identity,
+            "network": f"EmotionCNN(pool_stride={self.pool_stride}, image_size={self.faces.image_size})",
+            "class_names": list(self.faces.class_names),
+            "device": str(self.compute.device),
+            "dataset": {
+                "name": self.faces.name,
+                "digest": self.faces.identity,
+                "source": self.faces.source,
+                "split": self.faces.split_name,
+                "counts": self.faces.counts(),
+                "image_size": self.faces.image_size,
+            },
+        }
+
+    def estimate(self, params: Mapping[str, Any]) -> dict[str, float]:
+        """What an epoch takes (`epoch_seconds`, from two real steps on a small batch) and a checkpoint (`bytes`)."""
+        hyperparameters = Hyperparameters(**params)
+        state = self._fresh(hyperparameters, seed=0)
+        n_rows = min(hyperparameters.batch_size, len(self._training.labels), 16)
+        rows = torch.arange(n_rows, device=self.compute.device)
+        seconds = math.inf
+        for _ in range(2):  # the first also allocates
+            began = time.perf_counter()
+            loss, _ = step(state.network, state.optimizer, self._training, rows, self.compute)
+            float(loss)  # wait for the device
+            seconds = min(seconds, time.perf_counter() - began)
+        # Validation is a forward pass: about a third of a step.
+        n_images = len(self._training.labels) + len(self._validation.labels) / 3
+        size = n_weights(state.network) * 4
+        slots = 1 + optimizers.STATE_TENSORS[hyperparameters.optimizer]
+        return {"epoch_seconds": seconds / n_rows * n_images, "bytes": float(size * (slots + 1))}
+
+    def _network(self, dropout: float, *, seed: int, masks: torch.Generator | None) -> EmotionCNN:
+        network = build_network(
+            dropout=dropout,
+            pool_stride=self.pool_stride,
+            image_size=self.faces.image_size,
+            weights=torch.Generator().manual_seed(stream_seed(seed, "weights")),
+            masks=masks,
+        )
+        return network.to(self.compute.device, memory_format=self.compute.memory_format)  # type: ignore[call-overload,no-any-return]
+
+    def _fresh(self, hyperparameters: Hyperparameters, seed: int) -> TrainingState:
+        masks = self.compute.generator(stream_seed(seed, "dropout"))
+        network = self._network(hyperparameters.dropout, seed=seed, masks=masks)
+        make = optimizers.OPTIMIZERS[hyperparameters.optimizer]
+        return TrainingState(
+            network=network,
+            optimizer=make(network.parameters(), hyperparameters.learning_rate, hyperparameters.weight_decay),
+            shuffling=torch.Generator().manual_seed(stream_seed(seed, "shuffling")),
+            masks=masks,
+        )
+
+    def _resume(
+        self, checkpoints: CheckpointFolder, fingerprint: str, state: TrainingState, progress: _Progress
+    ) -> int:
+        """Put the newest usable checkpoint into state and progress; gives the thread count to go on with."""
+        for payload, best_weights in checkpoints.load():
+            if payload.get("fingerprint") != fingerprint:
+                log.warning("%s: made with other params, seed or data: training starts again", checkpoints.path)
+                break
+            state.network.load_state_dict(payload["network"])
+            state.optimizer.load_state_dict(payload["optimizer"])
+            optimizers.state_to(state.optimizer, self.compute.device)
+            state.shuffling.set_state(payload["shuffling"])
+            state.masks.set_state(payload["masks"])
+            state.epoch, state.updates = payload["epoch"], payload["updates"]
+            progress.history = payload["history"]
+            progress.best_epoch, progress.best_confusion = payload["best_epoch"], payload["best_confusion"]
+            progress.best_weights = best_weights
+            return int(payload["threads"])
+        return self.threads
+
+    def _fingerprint(self, hyperparameters: Hyperparameters, seed: int) -> str:
+        whole = [asdict(hyperparameters), seed, self.faces.identity, self.pool_stride, self.faces.image_size]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+    def _on_device(self, split: Split) -> DeviceFaces:
+        rows = self.faces.splits[split]
+        return DeviceFaces(
+            images=torch.from_numpy(self.faces.images[rows]).to(self.compute.device),
+            labels=torch.from_numpy(self.faces.labels[rows].astype(np.int64)).to(self.compute.device),
+            mean=self._mean,
+            std=self._std,
+        )
+
+
+def stream_seed(seed: int, stream: str) -> int:
+    """The seed of one named stream of a trial's randomness, in [0, 2^63)."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8], "little") >> 1
+
+
+def _snapshot(state: TrainingState, progress: _Progress, fingerprint: str) -> Payload:
+    """A copy of everything that the rest of the training depends on, as it is between two epochs."""
+    return {
+        "fingerprint": fingerprint,
+        "network": _cloned(state.network.state_dict()),
+        "optimizer": _cloned(state.optimizer.state_dict()),
+        "shuffling": state.shuffling.get_state(),
+        "masks": state.masks.get_state(),
+        "epoch": state.epoch,
+        "updates": state.updates,
+        "history": list(progress.history),
+        "best_epoch": progress.best_epoch,
+        "best_confusion": progress.best_confusion,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _cloned(value: Any) -> Any:
+    """A deep copy of nested dicts and lists in which tensors are cloned, layout kept."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, Mapping):
+        return {name: _cloned(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_cloned(inner) for inner in value)
+    return value
