@@ -174,7 +174,8 @@ def _with_bar(description: str, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
     from rich.console import Console  # only a first opening needs it
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=sum(N_ROWS.values()))
         for chunk in chunks:
             yield chunk

@@ -170,7 +170,8 @@ def _progress(steps: range, description: str) -> Iterator[int]:
     from rich.console import Console
     from rich.progress import track
 
-    return iter(track(steps, description, console=Console(stderr=True), transient=True))
+    console = Console(stderr=True)
+    return iter(track(steps, description, console=console, transient=True, disable=not console.is_terminal))
 
 
 def _download() -> Path:

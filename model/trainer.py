@@ -45,6 +45,11 @@ class _Progress:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     best_confusion: list[list[int]] = field(default_factory=list)
 
+    def diverged(self) -> bool:
+        """Whether the last epoch's losses say that there is nothing more to learn."""
+        last = self.history[-1] if self.history else {}
+        return not all(math.isfinite(value) for name, value in last.items() if name.endswith("loss"))
+
     def add(self, metrics: dict[str, float], state: TrainingState) -> None:
         self.history.append(metrics)
         best = self.history[self.best_epoch][METRIC] if self.best_epoch >= 0 else -math.inf
@@ -113,6 +118,8 @@ class FaceTrainer:
         torch.set_num_threads(threads)
         try:
             yield from progress.history
+            if progress.diverged():
+                return
             yield from self._train(state, progress, hyperparameters, checkpoints, fingerprint, Path(workdir))
         finally:
             torch.set_num_threads(self.threads)

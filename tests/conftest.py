@@ -1,0 +1,20 @@
+"""What all tests share: a cache of their own, and where the real data are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPO_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def real_csv() -> Path:
+    """The real fer2013.csv."""
+    folder = os.environ.get("FER2013_DIR")
+    if not folder or not (path := Path(folder) / "fer2013.csv").is_file():
+        pytest.skip("FER2013_DIR names no folder with fer2013.csv")
+    return path

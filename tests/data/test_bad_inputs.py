@@ -1,0 +1,177 @@
+"""Every kind of bad input gets one clear line, and nothing is kept of it."""
+
+import gzip
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import fer2013, prepare
+from data.errors import DataError
+from tests.data.rows import PIXELS, csv_text, npz_bytes, rows
+
+
+def changed(row: int, text: str) -> bytes:
+    lines = rows()
+    lines[row - 1] = text
+    return csv_text(lines)
+
+
+def pixels_with(position: int, token: str) -> str:
+    tokens = PIXELS.split(" ")
+    tokens[position - 1] = token
+    return " ".join(tokens)
+
+
+def zipped(members: dict[str, bytes], *, link: str | None = None) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        if link:
+            info = zipfile.ZipInfo(link)
+            info.external_attr = 0o120777 << 16
+            archive.writestr(info, "/etc/passwd")
+    return stream.getvalue()
+
+
+def tarred(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+GOOD = csv_text(rows())
+BOMB = b"emotion,pixels\n" + b"\n" * 200_000_000
+
+BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "empty": ("f.csv", lambda: b"", "file is empty"),
+    "header only": ("f.csv", lambda: csv_text([]), "header but no rows"),
+    "web page": ("f.csv", lambda: b"<!DOCTYPE html><html>log in</html>", "this is a web page, not a CSV; download it"),
+    "git lfs": ("f.csv", lambda: b"version https://git-lfs.github.com/spec/v1\noid 1\n", "run git lfs pull"),
+    "zip as csv": ("f.csv", lambda: zipped({"a": b"1"}), "starts with PK"),
+    "png as csv": ("f.csv", lambda: b"\x89PNG\r\n\x1a\n", "starts with PNG"),
+    "parquet as csv": ("f.csv", lambda: b"PAR1abc\n", "starts with PAR1"),
+    "utf-16": ("f.csv", lambda: GOOD.decode().encode("utf-16"), "UTF-16 text; save as UTF-8"),
+    "lone CR": ("f.csv", lambda: csv_text(rows(), end="\r"), "unsupported line ends"),
+    "missing column": ("f.csv", lambda: csv_text(rows(), "emotion,pixel,Usage"), "no column 'pixels'; found"),
+    "duplicate column": ("f.csv", lambda: csv_text(rows(), "emotion,pixels,pixels"), "column 'pixels' twice"),
+    "semicolons": ("f.csv", lambda: GOOD.replace(b",", b";"), "looks ';'-separated"),
+    "tabs": ("f.csv", lambda: GOOD.replace(b",", b"\t"), "looks '\\t'-separated"),
+    "2303 pixels": ("f.csv", lambda: changed(7, f"0,{PIXELS[:-3]},Training"), "row 7: found 2303 pixels, need 2304"),
+    "2305 pixels": ("f.csv", lambda: changed(7, f"0,{PIXELS} 1,Training"), "row 7: found 2305 pixels, need 2304"),
+    "256": (
+        "f.csv",
+        lambda: changed(2, f"0,{pixels_with(12, '256')},Training"),
+        "row 2: found pixel 12 = 256, need 0..255",
+    ),
+    "-1": ("f.csv", lambda: changed(2, f"0,{pixels_with(12, '-1')},Training"), "pixel 12 = -1, need 0..255"),
+    "25.7": ("f.csv", lambda: changed(2, f"0,{pixels_with(12, '25.7')},Training"), "pixel 12 = '25.7', need a whole"),
+    "nan": ("f.csv", lambda: changed(2, f"0,{pixels_with(12, 'nan')},Training"), "pixel 12 = 'nan', need a whole"),
+    "empty token": ("f.csv", lambda: changed(2, f"0,{pixels_with(12, '')},Training"), "pixel 12 = '', need a whole"),
+    "1_0": ("f.csv", lambda: changed(2, f"0,{pixels_with(12, '1_0')},Training"), "pixel 12 = '1_0', need a whole"),
+    "0x1f": ("f.csv", lambda: changed(2, f"0,{pixels_with(12, '0x1f')},Training"), "pixel 12 = '0x1f', need a whole"),
+    "arabic digit": ("f.csv", lambda: changed(2, f"0,{pixels_with(12, '٣')},Training"), "pixel 12 = '٣', need a whole"),
+    "label 7": ("f.csv", lambda: changed(3, f"7,{PIXELS},Training"), "row 3: found emotion '7', need 0..6"),
+    "label -1": ("f.csv", lambda: changed(3, f"-1,{PIXELS},Training"), "emotion '-1', need 0..6"),
+    "label happy": ("f.csv", lambda: changed(3, f"happy,{PIXELS},Training"), "emotion 'happy', need 0..6"),
+    "label empty": ("f.csv", lambda: changed(3, f",{PIXELS},Training"), "emotion '', need 0..6"),
+    "label 3.0": ("f.csv", lambda: changed(3, f"3.0,{PIXELS},Training"), "emotion '3.0', need 0..6"),
+    "usage training": ("f.csv", lambda: changed(4, f"3,{PIXELS},training"), "Usage 'training', need one of Training"),
+    "usage empty": ("f.csv", lambda: changed(4, f"3,{PIXELS},"), "Usage '', need one of"),
+    "missing field": ("f.csv", lambda: changed(4, f"3,{PIXELS}"), "row 4: found 2 fields, need 3"),
+    "NUL": ("f.csv", lambda: GOOD[:5000] + b"\0" + GOOD[5001:], "NUL byte at offset 5000"),
+    "long field": ("f.csv", lambda: changed(5, "1," + "1" * 200_000), "field longer than 16384"),
+    "open quote": ("f.csv", lambda: csv_text([*rows()[:5], f'1,"{PIXELS}']), "damaged or cut short"),
+    "not utf-8": ("f.csv", lambda: GOOD.replace(b"Training", b"Train\xffng", 1), "is not UTF-8 text"),
+    "cut row": ("f.csv", lambda: GOOD[:-6000], "row 21: found"),
+    "gzip cut": ("f.csv.gz", lambda: gzip.compress(GOOD)[:-300], "gzip is cut short"),
+    "gzip sum": ("f.csv.gz", lambda: gzip.compress(GOOD)[:-8] + b"\1\2\3\4\5\6\7\0", "gzip is damaged"),
+    "gzip junk": ("f.csv.gz", lambda: gzip.compress(GOOD) + b"junk", "gzip is damaged"),
+    "tar.gz cut": ("f.tar.gz", lambda: tarred({"fer2013.csv": GOOD})[:-300], "cut short"),
+    "zip cut": ("f.zip", lambda: zipped({"fer2013.csv": GOOD})[:-300], "zip is damaged"),
+    "zip bomb": ("f.zip", lambda: zipped({"fer2013.csv": BOMB}), "expands too much"),
+    "gzip bomb": ("f.csv.gz", lambda: gzip.compress(BOMB), "expands too much"),
+    "zip climbs out": ("f.zip", lambda: zipped({"../fer2013.csv": GOOD}), "unsafe archive member"),
+    "zip absolute": ("f.zip", lambda: zipped({"/fer2013.csv": GOOD}), "unsafe archive member"),
+    "zip link": ("f.zip", lambda: zipped({"fer2013.csv": GOOD}, link="x"), "unsafe archive member"),
+    "tar climbs out": ("f.tar.gz", lambda: tarred({"../fer2013.csv": GOOD}), "unsafe archive member"),
+    "two of one rank": ("f.zip", lambda: zipped({"a/fer2013.csv": GOOD, "b/fer2013.csv": GOOD}), "ambiguous"),
+    "nothing in zip": ("f.zip", lambda: zipped({"readme.txt": b"x"}), "no face data found"),
+    "class absent": ("f.csv", lambda: csv_text([r for r in rows() if r[0] != "1"]), "no image of class disgust"),
+    "npz objects": (
+        "f.npz",
+        lambda: npz_bytes(pixels=np.array([{}]), emotion=np.zeros(1), usage=np.zeros(1)),
+        "holds objects",
+    ),
+    "npz missing": ("f.npz", lambda: npz_bytes(pixels=np.zeros((1, 48, 48))), "no array 'emotion'"),
+    "npz range": (
+        "f.npz",
+        lambda: npz_bytes(pixels=np.full((1, 48, 48), 256), emotion=np.zeros(1, int), usage=np.zeros(1, int)),
+        "pixel 1 = 256, need 0..255",
+    ),
+    "parquet damaged": ("f.parquet", lambda: b"PAR1 nothing", "parquet is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_one_line_and_exit_code_2(name, tmp_path, capsys):
+    file, content, words = BAD[name]
+    (tmp_path / file).write_bytes(content())
+
+    code = prepare.main([str(tmp_path / file), "--check"])
+
+    said = capsys.readouterr()
+    assert code == 2
+    assert words in said.err
+    assert len(said.err.strip().splitlines()) == 1
+    assert "Traceback" not in said.err
+    assert not list((tmp_path / "cache").rglob("packed.json"))
+
+
+def test_the_first_five_bad_rows_are_told_then_a_count(tmp_path):
+    (tmp_path / "f.csv").write_bytes(csv_text([f"9,{PIXELS},Training"] * 12))
+
+    with pytest.raises(DataError) as caught:
+        fer2013.load(tmp_path / "f.csv")
+
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 6
+    assert lines[5].endswith("and 7 more bad rows")
+
+
+def test_a_missing_file_names_the_ways_to_get_the_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FER2013_DIR", raising=False)
+
+    assert prepare.main(["--check"]) == 2
+
+    said = capsys.readouterr().err
+    for way in ("data.prepare --download", "--data PATH", "--study demo"):
+        assert way in said
+
+
+def test_an_image_of_another_size_is_refused(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "images" / "train" / "angry"
+    folder.mkdir(parents=True)
+    Image.new("L", (50, 48)).save(folder / "a.png")
+
+    with pytest.raises(DataError, match="found 50×48 pixels in train/angry/a.png, need 48×48"):
+        fer2013.load(tmp_path / "images")
+
+
+def test_a_folder_is_no_data_file_and_neither_is_a_device(tmp_path):
+    with pytest.raises(DataError, match="no face data found"):
+        fer2013.load(tmp_path)
+    with pytest.raises(DataError, match="not a regular file"):
+        fer2013.load(Path("/dev/null"))

@@ -1,0 +1,97 @@
+"""A checkpoint loads whole or not at all, and the one before it stands."""
+
+import pickle
+
+import pytest
+import torch
+
+from model.checkpoint import CheckpointFolder
+
+
+def payload(epoch: int) -> dict:
+    return {"epoch": epoch, "weights": torch.full((50,), float(epoch)), "history": [{"loss": 0.5}] * epoch}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    found = CheckpointFolder(tmp_path / "checkpoints")
+    for epoch in (1, 2, 3):
+        found.save(payload(epoch), epoch, (epoch - 1, {"w": torch.full((3,), float(epoch))}))
+    return found
+
+
+def newest(folder: CheckpointFolder) -> int | None:
+    return next((found["epoch"] for found, _ in folder.load()), None)
+
+
+def test_the_two_newest_are_kept_with_the_best_weights_they_name(folder):
+    assert sorted(p.name for p in folder.path.iterdir()) == [
+        "best-000001.safetensors", "best-000002.safetensors", "epoch-000002.pt", "epoch-000003.pt", "manifest.json",
+    ]  # fmt: skip
+    found, best = next(folder.load())
+    assert found["epoch"] == 3
+    assert torch.equal(found["weights"], payload(3)["weights"])
+    assert torch.equal(best["w"], torch.full((3,), 3.0))
+
+
+@pytest.mark.parametrize("place", range(20))
+def test_cut_at_any_place_the_one_before_is_used(folder, place, caplog):
+    file = folder.path / "epoch-000003.pt"
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) * place // 20])
+
+    assert newest(folder) == 2
+    assert "epoch 3 can't be used" in caplog.text
+
+
+@pytest.mark.parametrize("place", range(20))
+def test_a_flipped_bit_anywhere_is_found(folder, place):
+    file = folder.path / "epoch-000003.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) * place // 20] ^= 16
+    file.write_bytes(content)
+
+    assert newest(folder) == 2
+
+
+def test_missing_best_weights_fall_back_too(folder):
+    (folder.path / "best-000002.safetensors").unlink()
+
+    assert newest(folder) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'[{"epoch": 3}]', b'{"a": 1}'])
+def test_a_damaged_manifest_starts_again(folder, content):
+    (folder.path / "manifest.json").write_bytes(content)
+
+    assert newest(folder) is None
+
+
+def test_a_kill_amid_the_write_leaves_the_last_one(folder, monkeypatch):
+    def killed(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.save(payload(4), 4, (3, {"w": torch.zeros(3)}))
+
+    assert newest(folder) == 3
+
+
+class Canary:
+    def __reduce__(self):
+        return (print, ("the canary ran",))
+
+
+def test_a_pickle_is_never_run(folder, capsys):
+    import hashlib
+    import json
+
+    content = pickle.dumps(Canary())
+    (folder.path / "epoch-000003.pt").write_bytes(content)
+    manifest = json.loads((folder.path / "manifest.json").read_text())
+    manifest[-1]["sha256"] = hashlib.sha256(content).hexdigest()
+    (folder.path / "manifest.json").write_text(json.dumps(manifest))
+
+    assert newest(folder) == 2
+    assert "canary" not in capsys.readouterr().out

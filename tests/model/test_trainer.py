@@ -1,0 +1,184 @@
+"""However a trial is interrupted, what it yields in all is what it yields alone."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from data.synthetic import synthetic_faces
+from model.optimizers import OPTIMIZERS
+from model.trainer import FaceTrainer
+
+FACES = synthetic_faces(n_train=49, n_validation=21, n_test=14, image_size=16)
+PARAMS = {"learning_rate": 0.01, "batch_size": 16, "epochs": 4, "dropout": 0.3, "optimizer": "sgd"}
+METRICS = {
+    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1", "learning_rate",
+    "images_per_second", "epoch_seconds",
+}  # fmt: skip
+
+
+def trainer(stop=lambda: False, **settings_) -> FaceTrainer:
+    defaults = {"device": "cpu", "pool_stride": 2, "checkpoint_seconds": 0, "threads": 1}
+    return FaceTrainer(FACES, stop=stop, **{**defaults, **settings_})
+
+
+def timeless(history) -> list[dict[str, float]]:
+    return [{k: v for k, v in m.items() if k not in {"images_per_second", "epoch_seconds"}} for m in history]
+
+
+class Stopper:
+    """Stops at the n-th time that it is asked."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_an_epoch_yields_the_named_metrics(tmp_path):
+    history = list(trainer().train(PARAMS, seed=1, workdir=tmp_path))
+
+    assert len(history) == 4
+    assert all(set(metrics) == METRICS for metrics in history)
+    assert all(0 <= m["val_accuracy"] <= 1 and m["train_loss"] > 0 for m in history)
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(n=st.integers(0, 35), seconds=st.sampled_from([0, 1e9]))
+def test_stopped_anywhere_and_called_again_equals_uninterrupted(optimizer, n, seconds, tmp_path_factory):
+    params = {**PARAMS, "optimizer": optimizer, "learning_rate": 1e-3}
+    whole = list(trainer().train(params, seed=7, workdir=tmp_path_factory.mktemp("whole")))
+    workdir = tmp_path_factory.mktemp("cut")
+
+    first = list(trainer(Stopper(n), checkpoint_seconds=seconds).train(params, seed=7, workdir=workdir))
+    again = list(trainer().train(params, seed=7, workdir=workdir))
+
+    assert timeless(again) == timeless(whole)
+    assert again[: len(first)] == first  # recorded epochs, times among them, come as they were
+
+
+def test_resumed_weights_are_bit_for_bit_the_uninterrupted_ones(tmp_path):
+    list(trainer().train(PARAMS, seed=7, workdir=tmp_path / "whole"))
+    list(trainer(Stopper(9)).train(PARAMS, seed=7, workdir=tmp_path / "cut"))
+    list(trainer().train(PARAMS, seed=7, workdir=tmp_path / "cut"))
+
+    whole, cut = (load_file(tmp_path / name / "weights" / "best.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_closing_keeps_what_was_trained(tmp_path):
+    epochs = trainer(checkpoint_seconds=1e9).train(PARAMS, seed=7, workdir=tmp_path)
+    first = [next(epochs), next(epochs)]
+    epochs.close()
+
+    again = list(trainer().train(PARAMS, seed=7, workdir=tmp_path))
+
+    assert again[:2] == first
+    assert len(again) == 4
+
+
+def test_another_seed_or_data_starts_again(tmp_path, caplog):
+    first = list(trainer().train(PARAMS, seed=7, workdir=tmp_path))
+    other = list(trainer().train(PARAMS, seed=8, workdir=tmp_path))
+
+    assert timeless(other) != timeless(first)
+    assert "made with other params, seed or data" in caplog.text
+
+
+def test_randomness_is_the_trials_alone(tmp_path):
+    torch.manual_seed(1)
+    first = list(trainer().train(PARAMS, seed=7, workdir=tmp_path / "a"))
+    torch.manual_seed(2)
+    torch.rand(10)
+    again = list(trainer().train(PARAMS, seed=7, workdir=tmp_path / "b"))
+
+    assert timeless(first) == timeless(again)
+
+
+def test_a_trial_goes_on_with_the_thread_count_that_it_began_with(tmp_path):
+    whole = list(trainer(threads=1).train(PARAMS, seed=7, workdir=tmp_path / "whole"))
+    list(trainer(Stopper(9), threads=1).train(PARAMS, seed=7, workdir=tmp_path / "cut"))
+
+    again = list(trainer(threads=2).train(PARAMS, seed=7, workdir=tmp_path / "cut"))
+
+    assert timeless(again) == timeless(whole)
+    assert torch.get_num_threads() == 2
+
+
+def test_divergence_is_yielded_ends_the_trial_and_stays_ended(tmp_path):
+    params = {**PARAMS, "learning_rate": 1e3, "optimizer": "momentum", "epochs": 30}
+
+    history = list(trainer().train(params, seed=1, workdir=tmp_path))
+    again = list(trainer().train(params, seed=1, workdir=tmp_path))
+
+    assert len(history) < 30
+    assert not np.isfinite([history[-1]["train_loss"], history[-1]["val_loss"]]).all()
+    assert len(again) == len(history)
+
+
+def test_what_a_trial_leaves(tmp_path):
+    history = list(trainer().train(PARAMS, seed=1, workdir=tmp_path))
+
+    assert {p.name for p in (tmp_path / "artifacts").iterdir()} == {
+        "hyperparameters.json", "history.csv", "learning_curve.png", "confusion_matrix.png", "confusion_matrix.json",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "artifacts" / "hyperparameters.json").read_text())["optimizer"] == "sgd"
+    assert pd.read_csv(tmp_path / "artifacts" / "history.csv")["val_accuracy"].tolist() == [
+        pytest.approx(m["val_accuracy"]) for m in history
+    ]
+    confusion = json.loads((tmp_path / "artifacts" / "confusion_matrix.json").read_text())
+    best = max(m["val_accuracy"] for m in history)
+    assert np.trace(confusion["matrix"]) / np.sum(confusion["matrix"]) == pytest.approx(best)
+    assert np.sum(confusion["matrix"]) == 21
+
+
+def test_evaluate_scores_the_best_weights(tmp_path):
+    ours = trainer()
+    history = list(ours.train(PARAMS, seed=1, workdir=tmp_path))
+
+    scored = ours.evaluate(tmp_path, "validation")
+
+    assert scored["accuracy"] == pytest.approx(max(m["val_accuracy"] for m in history))
+    assert set(ours.evaluate(tmp_path, "test")) == {"loss", "accuracy", "macro_f1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"batch_size": 50}, "at most 49"), ({"lion": 1}, "unknown params lion"), ({"epochs": 0}, "epochs must be")],
+)
+def test_check_refuses_before_any_work(change, words):
+    with pytest.raises(ValueError, match=words):
+        trainer().check({**PARAMS, **change})
+
+
+def test_check_names_what_is_missing():
+    with pytest.raises(ValueError, match="missing params dropout"):
+        trainer().check({k: v for k, v in PARAMS.items() if k != "dropout"})
+
+
+def test_a_good_configuration_clearly_beats_bad_ones(tmp_path):
+    """Drawn faces are hard enough that hyperparameters matter: what demo and every test of a search rest on."""
+    faces = synthetic_faces(n_train=980, n_validation=350, image_size=24)
+    ours = FaceTrainer(faces, device="cpu", pool_stride=2)
+
+    def best(**change: object) -> float:
+        params = {**PARAMS, "epochs": 4, "batch_size": 32, "optimizer": "adam", **change}
+        history = ours.train(params, seed=1, workdir=tmp_path / str(len(list(tmp_path.iterdir()))))
+        return max(m["val_accuracy"] for m in history)
+
+    good = best(learning_rate=1e-3, dropout=0.1)
+    assert good > best(learning_rate=1e-6, dropout=0.1) + 0.1
+    assert good > best(learning_rate=0.3, dropout=0.1) + 0.1
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(ValueError, match="can't be used here"):
+        trainer(device="cuda:77")
