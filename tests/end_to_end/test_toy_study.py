@@ -1,0 +1,173 @@
+"""A user's own study through the real command: budget, states, failures, interruptions, changes."""
+
+import collections
+import signal
+import time
+
+import pytest
+from optuna.trial import TrialState
+
+from tests.end_to_end.stores import run, runs, start, trials
+from tests.hpo.toy import witnessed, write_toy
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_study_ends_with_one_run_a_trial_and_says_where_to_look(tmp_path):
+    study = write_toy(tmp_path)
+
+    done = run(tmp_path, "--study", str(study))
+
+    assert done.returncode == 0, done.stderr
+    assert "mlflow ui" in done.stdout
+    found, tracked = trials(tmp_path, "toy"), runs(tmp_path, "toy")
+    assert [t.state for t in found] == [TrialState.COMPLETE] * 6
+    assert sorted(tracked) == ["0", "1", "2", "3", "4", "5", "study"]
+    for trial in found:
+        each, points = tracked[str(trial.number)]
+        assert each.info.status == "FINISHED"
+        assert points["score"] == sorted(trial.intermediate_values.items())
+        assert each.data.tags["mlflow.parentRunId"] == tracked["study"][0].info.run_id
+        assert each.data.tags["optuna.state"] == "COMPLETE"
+        assert set(each.data.params) == {"x", "kind"}
+        assert trial.user_attrs["x"] == trial.params["x"]
+        assert trial.user_attrs.get("mlflow.run_id") in {None, each.info.run_id}  # None: it ended first
+    assert tracked["study"][0].info.status == "FINISHED"
+    assert tracked["study"][0].data.metrics["best_score"] == max(t.value for t in found)
+
+
+def test_at_its_budget_it_says_so_and_a_greater_budget_goes_on(tmp_path):
+    study = write_toy(tmp_path, trials=3)
+    run(tmp_path, "--study", str(study))
+
+    again = run(tmp_path, "--study", str(study))
+    more = run(tmp_path, "--study", str(study), "--trials", "5")
+
+    assert again.returncode == more.returncode == 0
+    assert "is done: 3 trials" in again.stdout
+    assert len(trials(tmp_path, "toy")) == 5
+    assert len(witnessed(tmp_path)) == 20
+
+
+def test_a_failed_trial_says_why_and_the_study_goes_on(tmp_path):
+    study = write_toy(tmp_path, trials=4, inject="if Path(workdir).name == '1': raise ValueError('it broke')")
+
+    done = run(tmp_path, "--study", str(study))
+
+    assert done.returncode == 0, done.stderr
+    states = collections.Counter(t.state for t in trials(tmp_path, "toy"))
+    assert states == {TrialState.COMPLETE: 4, TrialState.FAIL: 1}
+    each, _ = runs(tmp_path, "toy")["1"]
+    assert each.info.status == "FAILED"
+    assert each.data.tags["hpo.reason"] == "ValueError: it broke"
+    assert "ValueError: it broke" in (tmp_path / "trials/toy/1/artifacts/error.txt").read_text()
+
+
+def test_three_failures_in_a_row_stop_the_study_with_the_reason(tmp_path):
+    study = write_toy(tmp_path, inject="raise ValueError('always')")
+
+    done = run(tmp_path, "--study", str(study))
+
+    assert done.returncode == 1
+    assert "trials 0, 1, 2 failed in a row; the last one: ValueError: always" in done.stderr
+    assert len(trials(tmp_path, "toy")) == 3
+
+
+def test_a_diverged_trial_is_pruned_and_nothing_infinite_is_kept(tmp_path):
+    inject = (
+        "if epoch == 2 and Path(workdir).name == '0':\n"
+        "                yield {'score': float('nan'), 'other': 1.0}\n"
+        "                return"
+    )
+    done = run(tmp_path, "--study", str(write_toy(tmp_path, trials=2, inject=inject)))
+
+    assert done.returncode == 0, done.stderr
+    first = trials(tmp_path, "toy")[0]
+    each, points = runs(tmp_path, "toy")["0"]
+    assert first.state == TrialState.PRUNED
+    assert first.user_attrs["hpo.reason"].startswith("diverged: score is nan")
+    assert each.info.status == "KILLED"
+    assert [step for step, _ in points["score"]] == [0, 1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(tmp_path, number, code):
+    study = write_toy(tmp_path, trials=3, epochs=10, pause=0.2)
+    process = start(tmp_path, "--study", str(study))
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "witness.txt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    process.send_signal(number)
+
+    assert process.wait(timeout=10) == code
+    assert "the same command goes on" in (tmp_path / "log.txt").read_text().replace("\n", " ")
+    assert [each.info.status for each, _ in runs(tmp_path, "toy").values()] == ["SCHEDULED"] * 2
+    assert run(tmp_path, "--study", str(study)).returncode == 0
+    assert max(collections.Counter(witnessed(tmp_path)).values()) == 1
+    assert [each.info.status for each, _ in runs(tmp_path, "toy").values()] == ["FINISHED"] * 4
+
+
+def test_a_timeout_is_no_error_and_the_same_command_goes_on(tmp_path):
+    study = write_toy(tmp_path, trials=2, epochs=100, pause=0.1)
+
+    done = run(tmp_path, "--study", str(study), "--timeout", "4")
+
+    assert done.returncode == 0
+    assert "timeout reached" in done.stdout
+    assert trials(tmp_path, "toy")[0].state == TrialState.RUNNING
+
+
+def test_four_workers_finish_exactly_the_budget_none_twice(tmp_path):
+    done = run(tmp_path, "--study", str(write_toy(tmp_path, trials=40, epochs=3)), "--workers", "4")
+
+    assert done.returncode == 0, done.stderr
+    assert "locked" not in done.stdout + done.stderr
+    assert [t.state for t in trials(tmp_path, "toy")] == [TrialState.COMPLETE] * 40
+    assert max(collections.Counter(witnessed(tmp_path)).values()) == 1
+
+
+def test_a_worker_that_dies_three_times_without_an_epoch_fails_its_trial(tmp_path):
+    inject = "os.kill(os.getpid(), 9) if Path(workdir).name == '1' else None"
+    done = run(tmp_path, "--study", str(write_toy(tmp_path, trials=3, inject=inject)))
+
+    assert done.returncode == 0, done.stderr
+    found = trials(tmp_path, "toy")
+    assert [t.state for t in found].count(TrialState.FAIL) == 1
+    assert "died 3 times in a row" in found[1].user_attrs["hpo.reason"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("0.0, 1.0", "0.1, 1.0", "x was [0.0, 1.0], now [0.1, 1.0]"),
+        ('["a", "b"]', '["a", "b", "c"]', "kind was {a, b}, now {a, b, c}"),
+        ("seed=7", "seed=8", "seed 7, now 8"),
+        ('metric="score"', 'metric="score", direction="minimize"', "direction maximize, now minimize"),
+    ],
+)
+def test_a_changed_study_is_refused_and_told_what_changed(tmp_path, before, after, words):
+    study = write_toy(tmp_path, trials=1, epochs=1)
+    run(tmp_path, "--study", str(study))
+    study.write_text(study.read_text().replace(before, after))
+
+    done = run(tmp_path, "--study", str(study), "--trials", "2")
+
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "use a new name" in done.stderr
+
+
+def test_a_widened_range_goes_on(tmp_path):
+    study = write_toy(tmp_path, trials=1, epochs=1)
+    run(tmp_path, "--study", str(study))
+    study.write_text(study.read_text().replace("0.0, 1.0", "-1.0, 2.0"))
+
+    assert run(tmp_path, "--study", str(study), "--trials", "2").returncode == 0
+
+
+def test_prints_of_a_study_are_no_events(tmp_path):
+    done = run(tmp_path, "--study", str(write_toy(tmp_path, trials=1, inject="print('hello from the study')")))
+
+    assert done.returncode == 0, done.stderr
+    assert "hello from the study" in done.stderr
