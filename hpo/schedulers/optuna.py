@@ -43,7 +43,7 @@ class OptunaScheduler:
 
     def _propose(self, history: History) -> Decision:
         number = len(history.trials)
-        sampler = make_sampler(self.spec, derived_seed(self.spec.seed, number, "sampler"))
+        sampler = make_sampler(self.spec, number)
         study = _copy(history, sampler, make_pruner(self.spec))
         if isinstance(sampler, samplers.GridSampler) and sampler.is_exhausted(study):
             return Wait() if history.running() else Done("every cell of the grid is done")
@@ -82,20 +82,23 @@ def _copy(history: History, sampler: BaseSampler, pruner: BasePruner) -> Study:
     return study
 
 
-def make_sampler(spec: StudySpec, seed: int) -> BaseSampler:
-    """The study's sampler with this seed. A new sampler is one more line here and a name in `spec.SAMPLERS`.
+def make_sampler(spec: StudySpec, number: int) -> BaseSampler:
+    """The study's sampler for trial `number`. A new one is one more line here and a name in `spec.SAMPLERS`.
 
     CMA-ES is not offered: it unpickles what it finds in the database.
     """
+    seed = derived_seed(spec.seed, number, "sampler") % 2**32  # what numpy's legacy generator takes
+    # A grid's seed shuffles its cells: it must stay, or a cell's number would mean another cell each time.
+    grid_seed = derived_seed(spec.seed, 0, "grid") % 2**32
     if callable(spec.sampler):
-        return spec.sampler(seed)
-    seed %= 2**32  # what numpy's legacy generator takes
+        made = spec.sampler(seed)
+        return spec.sampler(grid_seed) if isinstance(made, samplers.GridSampler) else made
     makers: dict[str, Callable[[], BaseSampler]] = {
         "tpe": lambda: samplers.TPESampler(seed=seed),
         "gp": lambda: samplers.GPSampler(seed=seed),
         "random": lambda: samplers.RandomSampler(seed=seed),
         "qmc": lambda: samplers.QMCSampler(seed=seed, warn_independent_sampling=False, warn_asynchronous_seeding=False),
-        "grid": lambda: samplers.GridSampler(grid(spec.suggest), seed=seed),
+        "grid": lambda: samplers.GridSampler(grid(spec.suggest), seed=grid_seed),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

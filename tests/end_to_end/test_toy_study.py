@@ -33,7 +33,7 @@ def test_a_study_ends_with_one_run_a_trial_and_says_where_to_look(tmp_path):
         assert trial.user_attrs["x"] == trial.params["x"]
         assert trial.user_attrs.get("mlflow.run_id") in {None, each.info.run_id}  # None: it ended first
     assert tracked["study"][0].info.status == "FINISHED"
-    assert tracked["study"][0].data.metrics["best_score"] == max(t.value for t in found)
+    assert tracked["study"][0].data.metrics["best_score"] == max(t.values[0] for t in found)
 
 
 def test_at_its_budget_it_says_so_and_a_greater_budget_goes_on(tmp_path):

@@ -1,0 +1,106 @@
+"""The scheduler is a pure function of the history."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from hpo.schedulers import Continue, Done, History, Start, Wait
+from hpo.schedulers.optuna import OptunaScheduler, make_pruner
+from hpo.spec import PRUNERS, SAMPLERS, StudySpec
+
+
+def suggest(trial):
+    return {"x": trial.suggest_int("x", 0, 3), "kind": trial.suggest_categorical("kind", ["a", "b"])}
+
+
+def spec(**fields) -> StudySpec:
+    return StudySpec(
+        **{"name": "s", "suggest": suggest, "prepare": lambda _c: None, "metric": "m", "seed": 3, **fields}
+    )
+
+
+def started(decision: Start, number: int, state: TrialState = TrialState.COMPLETE) -> FrozenTrial:
+    proposed = decision.suggested
+    value = None if state != TrialState.COMPLETE else float(proposed.suggested["x"])
+    trial = create_trial(
+        state=state, value=value, params=dict(proposed.suggested), distributions=dict(proposed.distributions),
+        user_attrs=dict(proposed.user_attrs), system_attrs=dict(proposed.system_attrs),
+        intermediate_values={} if value is None else {0: value},
+    )  # fmt: skip
+    trial.number = number
+    return trial
+
+
+def play(study: StudySpec, n: int) -> list[dict]:
+    """What a search proposes when every trial is complete at once; scheduler and history made anew each time."""
+    trials: list[FrozenTrial] = []
+    attrs: dict[str, object] = {}
+    for number in range(n):
+        decision = OptunaScheduler(study).decide(History(study, None, trials, study_attrs=dict(attrs)))
+        if not isinstance(decision, Start):
+            break
+        attrs.update(decision.suggested.study_attrs)
+        trials.append(started(decision, number))
+    return [dict(t.params) for t in trials]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_same_history_gives_the_same_proposals(sampler):
+    assert play(spec(sampler=sampler), 6) == play(spec(sampler=sampler), 6)
+
+
+def test_another_seed_gives_others():
+    assert play(spec(sampler="random"), 8) != play(spec(sampler="random", seed=4), 8)
+
+
+def test_qmc_goes_on_in_its_sequence():
+    points = play(spec(sampler="qmc"), 9)
+
+    assert len({(p["x"], p["kind"]) for p in points}) > 4
+
+
+def test_a_grid_visits_every_cell_once_and_is_done():
+    cells = play(spec(sampler="grid"), 100)
+
+    assert len(cells) == len({tuple(sorted(c.items())) for c in cells}) == 8
+
+
+def test_what_is_enqueued_comes_first_and_once():
+    study = spec(enqueue=({"x": 2, "kind": "b"}, {"x": 0}))
+
+    first, second, *others = play(study, 5)
+
+    assert first == {"x": 2, "kind": "b"}
+    assert second["x"] == 0
+    assert len(others) == 3
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_every_pruner_that_is_offered_can_be_made(pruner):
+    assert make_pruner(spec(pruner=pruner, max_epochs=9)) is not None
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING]), max_size=8
+    ),
+    st.integers(1, 6),
+)
+def test_the_budget_is_never_exceeded_and_what_rests_goes_first(states, n_trials):
+    study = spec(sampler="random")
+    first = OptunaScheduler(study).decide(History(study, None, []))
+    trials = [started(first, i, state) for i, state in enumerate(states)]
+    running = [t.number for t in trials if t.state == TrialState.RUNNING]
+
+    resting = OptunaScheduler(study).decide(History(study, n_trials, trials, frozenset(running)))
+    alive = OptunaScheduler(study).decide(History(study, n_trials, trials))
+
+    n_started = sum(state != TrialState.FAIL for state in states)
+    if running:
+        assert resting == Continue(min(running))
+    if n_started < n_trials:
+        assert isinstance(alive, Start)
+    else:
+        assert isinstance(alive, Wait if running else Done)

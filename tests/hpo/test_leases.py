@@ -1,0 +1,85 @@
+"""A trial has one owner; a dead one is seen at once on its host, and by a still counter from another."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpo.leases import GRACE_SECONDS, Leases, Owner, become_owner
+from hpo.storage import sqlite_engine
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def leases(tmp_path):
+    found = Leases(sqlite_engine(tmp_path / "s.db"), tmp_path / "owners", Clock())
+    found.create_table()
+    return found
+
+
+def test_a_live_owner_holds_and_one_that_left_does_not(leases, tmp_path):
+    owner = become_owner(tmp_path / "owners")
+    lease = leases.claim(3, owner)
+
+    assert leases.holds(lease)
+    assert not leases.is_free(3)
+    leases.release(lease)
+    assert leases.is_free(3)
+    owner.leave()
+
+
+def test_a_killed_owner_is_seen_at_once(leases, tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from hpo.leases import *; from hpo.storage import sqlite_engine\n"
+        "leases = Leases(sqlite_engine(Path(sys.argv[1]) / 's.db'), Path(sys.argv[1]) / 'owners')\n"
+        "owner = become_owner(Path(sys.argv[1]) / 'owners'); leases.claim(1, owner); print('mine', flush=True); time.sleep(60)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=root)
+    assert process.stdout is not None
+    process.stdout.readline()
+
+    assert not leases.is_free(1)
+    process.kill()
+    process.wait()
+    assert leases.is_free(1)
+
+
+def test_a_new_owner_gets_a_greater_token_and_the_late_one_is_refused(leases, tmp_path):
+    first = leases.claim(1, become_owner(tmp_path / "owners"))
+    second = leases.claim(1, become_owner(tmp_path / "owners"))
+
+    assert second.token == first.token + 1
+    assert not leases.holds(first)
+    assert not leases.renew(first)
+    leases.release(first)
+    assert leases.holds(second)
+
+
+def test_from_another_host_only_a_counter_that_stands_still_frees(leases, tmp_path):
+    far = Owner("far", "other-host/boot", tmp_path / "not-seen.owner", None)
+    lease = leases.claim(1, far)
+    clock = leases.clock
+
+    assert not leases.is_free(1)
+    clock.now += GRACE_SECONDS - 1
+    assert not leases.is_free(1)
+    leases.renew(lease)
+    clock.now += 2
+    assert not leases.is_free(1)
+    clock.now += GRACE_SECONDS
+    assert leases.is_free(1)
+
+
+def test_deaths_count_only_with_no_new_epoch_between(leases, tmp_path):
+    leases.claim(1, become_owner(tmp_path / "owners"))
+
+    assert [leases.note_death(1, epochs) for epochs in (2, 2, 3, 3, 3)] == [1, 2, 1, 2, 3]

@@ -1,0 +1,71 @@
+import pytest
+
+from hpo import space
+from hpo.errors import UserError
+
+
+def conditional(trial):
+    kind = trial.suggest_categorical("kind", ["a", "b"])
+    if kind == "a":
+        return {"kind": kind, "x": trial.suggest_float("x", 1e-3, 10.0, log=True)}
+    return {"kind": kind, "depth": trial.suggest_int("depth", 1, 9), "size": trial.suggest_categorical("size", [1, 2])}
+
+
+def test_every_branch_is_walked_once():
+    assert [dict(b.params) for b in space.walk(conditional)] == [
+        {"kind": "a", "x": pytest.approx(0.1)},
+        {"kind": "b", "depth": 5, "size": 1},
+        {"kind": "b", "depth": 5, "size": 2},
+    ]
+
+
+def test_corners_are_the_ends_of_the_ranges():
+    low, high = (next(iter(space.walk(conditional, corner))).params["x"] for corner in ("low", "high"))
+
+    assert (low, high) == (1e-3, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ((0, 1), (-1, 2), []),
+        ((0, 1), (0, 0.5), ["x was [0.0, 1.0], now [0.0, 0.5]"]),
+    ],
+)
+def test_ranges_may_only_widen(before, now, words):
+    old, new = (space.distributions(lambda t, r=r: {"x": t.suggest_float("x", *r)}) for r in (before, now))
+
+    assert space.changes(old, new) == words
+
+
+def test_new_gone_and_changed_names_are_told():
+    old = space.distributions(lambda t: {"a": t.suggest_int("a", 1, 2), "b": t.suggest_categorical("b", [1, 2])})
+    new = space.distributions(lambda t: {"c": t.suggest_int("c", 1, 2), "b": t.suggest_categorical("b", [1, 2, 3])})
+
+    assert space.changes(old, new) == ["c is new", "a is gone", "b was {1, 2}, now {1, 2, 3}"]
+
+
+@pytest.mark.parametrize(
+    "suggest",
+    [
+        lambda t: {"x": t.suggest_float("x", 2, 1)},
+        lambda t: {"x": t.suggest_float("x", 0, 1, log=True)},
+        lambda t: {"x": t.suggest_float("x", float("nan"), 1)},
+        lambda t: {"x": t.suggest_int("x", 5, 1)},
+        lambda t: {"x": t.suggest_categorical("x", [])},
+        lambda t: [t.suggest_float("x", 0, 1)],
+        lambda t: {"x": t.suggest_flaot("x", 0, 1)},
+    ],
+)
+def test_a_space_that_can_not_be_is_one_line(suggest):
+    with pytest.raises(UserError, match="suggest"):
+        list(space.walk(suggest))
+
+
+def test_a_grid_needs_steps():
+    assert space.grid(lambda t: {"a": t.suggest_int("a", 1, 3), "b": t.suggest_categorical("b", "xy")}) == {
+        "a": [1, 2, 3],
+        "b": ["x", "y"],
+    }
+    with pytest.raises(UserError, match="range without steps"):
+        space.grid(lambda t: {"a": t.suggest_float("a", 0, 1)})

@@ -1,0 +1,49 @@
+import sqlite3
+
+import pytest
+
+from hpo.errors import UserError
+from hpo.storage import load_study, masked, open_store, sqlite_path
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgres://u:secret@h/d", "need sqlite:///FILE"), ("mysql://u:secret@h/d", "not supported"),
+        ("nonsense", "is no URL"), ("sqlite://", "names no file"), ("sqlite:///:memory:", "names no file"),
+        ("postgresql://u:se{0}cret@h/d", "not supported"),
+    ],
+)  # fmt: skip
+def test_a_url_that_can_not_be_is_one_line_without_its_secret(url, words):
+    with pytest.raises(UserError) as caught:
+        sqlite_path(url)
+
+    assert words in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "cret" not in str(caught.value)
+
+
+def test_a_password_is_masked_even_in_what_is_no_url():
+    assert masked("x y://u:secret@h") == "x y://***@h"
+
+
+def test_a_file_that_is_no_database_is_one_line(tmp_path):
+    (tmp_path / "hpo.db").write_text("not a database, but long enough to be taken for one by its size" * 50)
+
+    with pytest.raises(UserError, match="not a usable SQLite database"):
+        open_store(f"sqlite:///{tmp_path / 'hpo.db'}")
+
+
+def test_an_unknown_study_lists_the_known(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path / 'hpo.db'}")
+
+    with pytest.raises(UserError, match="no study 'x' in .*there are: none"):
+        load_study(store, "x")
+
+
+def test_the_store_is_made_whole_and_every_transaction_takes_the_write_lock(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path / 'hpo.db'}")
+
+    with store.engine.begin(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        sqlite3.connect(tmp_path / "hpo.db", timeout=0).execute("BEGIN IMMEDIATE")
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".hpo.db.")]
