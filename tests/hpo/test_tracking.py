@@ -1,0 +1,161 @@
+"""What is in the outbox reaches MLflow once, whatever happens to the server, the run or the experiment."""
+
+import sqlite3
+
+import pytest
+from mlflow import MlflowClient
+
+from hpo.errors import UserError
+from hpo.outbox import PARENT, open_outbox
+from hpo.tracking import Tracker, check_uri
+
+OPEN = {
+    "name": "#0",
+    "tags": {"hpo.study_id": "id", "optuna.trial_number": "0"},
+    "params": {"x": 1},
+    "note": "n",
+    "dataset": None,
+}
+STUDY = {**OPEN, "name": "study s", "tags": {"hpo.study_id": "id", "hpo.kind": "study"}}
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    check_uri(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def client(template, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(template.read_bytes())
+    return MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    found = open_outbox(tmp_path / "outbox", "s")
+    found.put(PARENT, "open", STUDY, once="open")
+    found.put("0", "open", OPEN, once="open")
+    for epoch in range(3):
+        found.put("0", "metrics", {"step": epoch, "metrics": {"a": epoch / 10, "b": 1.0}}, once=f"epoch:{epoch}")
+    return found
+
+
+def tracker(outbox, tmp_path) -> Tracker:
+    return Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", outbox, "s", "id")
+
+
+def delivered(outbox, tmp_path) -> Tracker:
+    found = tracker(outbox, tmp_path)
+    for _ in range(3):
+        found.deliver()
+    assert found.problem is None
+    assert outbox.n_waiting() == 0
+    return found
+
+
+def steps(client, outbox) -> list[int]:
+    return sorted(m.step for m in client.get_metric_history(outbox.run_id("0"), "a"))
+
+
+def test_every_row_arrives_once_however_often_it_is_sent(client, outbox, tmp_path):
+    delivered(outbox, tmp_path)
+    with outbox.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE items SET state = 0")  # as if killed after sending, before it was noted
+    delivered(outbox, tmp_path)
+
+    assert steps(client, outbox) == [0, 1, 2]
+    assert len(client.search_runs([client.get_experiment_by_name("s").experiment_id])) == 2
+
+
+def test_a_kill_between_making_a_run_and_noting_it_makes_no_second_run(client, outbox, tmp_path):
+    delivered(outbox, tmp_path)
+    run_id = outbox.run_id("0")
+    outbox.set_run_id("0", None, "x")
+
+    delivered(outbox, tmp_path)
+
+    assert outbox.run_id("0") == run_id
+    assert steps(client, outbox) == [0, 1, 2]
+
+
+def test_a_run_deleted_in_the_ui_is_made_anew_with_all_its_points(client, outbox, tmp_path, caplog):
+    delivered(outbox, tmp_path)
+    before = outbox.run_id("0")
+    client.delete_run(before)
+    outbox.put("0", "metrics", {"step": 3, "metrics": {"a": 0.3}}, once="epoch:3")
+
+    delivered(outbox, tmp_path)
+
+    assert outbox.run_id("0") != before
+    assert steps(client, outbox) == [0, 1, 2, 3]
+    assert "was deleted: it is made anew" in caplog.text
+
+
+def test_a_deleted_experiment_is_a_line_with_the_way_back_and_nothing_is_lost(client, outbox, tmp_path):
+    delivered(outbox, tmp_path)
+    experiment = client.get_experiment_by_name("s").experiment_id
+    client.delete_experiment(experiment)
+    outbox.put("1", "open", {**OPEN, "tags": {"hpo.study_id": "id", "optuna.trial_number": "1"}}, once="open")
+
+    found = tracker(outbox, tmp_path)
+    found.deliver()
+
+    assert f"mlflow experiments restore --experiment-id {experiment}" in (found.problem or "")
+    assert outbox.n_waiting() == 1
+    client.restore_experiment(experiment)
+    delivered(outbox, tmp_path)
+
+
+def test_what_mlflow_refuses_is_told_and_holds_up_nothing(client, outbox, tmp_path, caplog):
+    outbox.put("0", "metrics", {"step": 0, "metrics": {"not;a\nname": 1.0}})
+    outbox.put("0", "tags", {"after": "it"})
+
+    delivered(outbox, tmp_path)
+
+    assert client.get_run(outbox.run_id("0")).data.tags["after"] == "it"
+    assert "MLflow refuses metrics of trial 0" in caplog.text
+
+
+def test_an_unreachable_server_is_a_problem_not_an_error(outbox):
+    found = Tracker("http://127.0.0.1:9", outbox, "s", "id")
+
+    found.deliver()
+
+    assert found.problem
+    assert outbox.n_waiting() == 5
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("http://me:secret@host", "MLFLOW_TRACKING_USERNAME"), ("file:///x", "need sqlite:///FILE or http"),
+        ("http://", "names no host"), ("postgresql://me:secret@h/d", "no user and password"),
+    ],
+)  # fmt: skip
+def test_a_tracking_uri_that_can_not_be_is_one_line_without_its_secret(uri, words):
+    with pytest.raises(UserError) as caught:
+        check_uri(uri)
+
+    assert words in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_old_file_store_is_told_with_the_way_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlruns" / "0").mkdir(parents=True)
+    (tmp_path / "mlruns" / "0" / "meta.yaml").write_text("x")
+
+    with pytest.raises(UserError, match="mlflow migrate-filestore"):
+        check_uri("sqlite:///mlflow.db")
+
+
+def test_a_store_of_another_version_is_told_with_the_way_on(template, tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(template.read_bytes())
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'cfd24bdc0731'")
+
+    with pytest.raises(UserError, match="mlflow db upgrade"):
+        check_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
