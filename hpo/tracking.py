@@ -33,6 +33,8 @@ from hpo.outbox import PARENT, Item, Outbox
 from hpo.storage import make_once, refuse_network, sqlite_path
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Lets the UI show it as model training, which it can't tell by itself."""
 POLL_SECONDS = 0.3
 MAX_WAIT_SECONDS = 30.0
 _POINTS_A_BATCH = 1_000
@@ -251,7 +253,7 @@ class Tracker:
             found = self._client.get_experiment_by_name(self.study)
             if found is None:
                 try:
-                    self._experiment_id = self._client.create_experiment(self.study)
+                    self._experiment_id = self._client.create_experiment(self.study, tags=EXPERIMENT_TAGS)
                 except MlflowException as error:
                     if error.error_code != "RESOURCE_ALREADY_EXISTS":
                         raise
