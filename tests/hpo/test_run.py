@@ -1,0 +1,64 @@
+import subprocess
+import sys
+
+import pytest
+
+from hpo.run import main, parser
+
+
+def test_the_flags_are_those_that_others_rely_on():
+    flags = {option for action in parser()._actions for option in action.option_strings}
+
+    assert flags == {
+        "-h", "--help", "--study", "--trials", "--timeout", "--storage", "--tracking-uri", "--data", "--device",
+        "--workdir", "--workers", "--verbose",
+    }  # fmt: skip
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys, hpo.run; hpo.run.parser().format_help(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert not {"torch", "optuna", "mlflow", "sqlalchemy", "pandas", "numpy"} & set(loaded)
+
+
+def test_a_study_is_declared_without_loading_what_it_trains_with():
+    code = "import sys; from hpo.loading import load_spec; load_spec('fer'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert not {"torch", "optuna", "mlflow", "numpy"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--trials", "0"], ["--trials", "x"], ["--trials", "1000000000000"], ["--timeout", "0"], ["--timeout", "nan"],
+        ["--workers", "0"], ["--workers", "9999"], ["--unknown"],
+    ],
+)  # fmt: skip
+def test_a_flag_that_can_not_be_ends_with_2(flags, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--study", "demo", *flags])
+
+    assert ended.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--study", "nope"], "there are demo, fer, fer_small, table2"),
+        (["--study", "../../x"], "must match"),
+        (["--study", "demo", "--storage", "postgres://u:secret@h/d"], "need sqlite:///FILE"),
+        (["--study", "demo", "--storage", "sqlite:////proc/nothing/hpo.db"], "/proc/nothing"),
+    ],
+)
+def test_a_mistake_is_one_line_and_2_and_leaves_nothing(flags, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    assert main(flags) == 2
+
+    said = capsys.readouterr().err
+    assert words in said
+    assert len(said.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
