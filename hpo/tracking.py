@@ -27,6 +27,7 @@ import tenacity
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 from hpo.errors import UserError
 from hpo.outbox import PARENT, Item, Outbox
@@ -117,6 +118,7 @@ class Tracker:
     """Why the last delivery failed; None while all goes well."""
     _client: MlflowClient = field(init=False)
     _experiment_id: str | None = None
+    _moved_from: str | None = None
 
     def __post_init__(self) -> None:
         self._client = MlflowClient(tracking_uri=self.uri)
@@ -241,12 +243,18 @@ class Tracker:
         if not Path(payload["file"]).is_file():
             log.warning("%s of %s is gone: it can't be uploaded", payload["file"], _words(items[0].run))
             return
-        self._client.log_artifact(run_id, payload["file"], payload["folder"] or None)
+        self._artifacts(run_id).log_artifact(payload["file"], payload["folder"] or None)
 
     def _send_artifact_gone(self, run_id: str, items: list[Item]) -> None:
-        uri = self._client.get_run(run_id).info.artifact_uri
-        repository = artifact_repositories.get_artifact_repository(uri, tracking_uri=self.uri)
-        repository.delete_artifacts(items[0].payload["folder"])
+        self._artifacts(run_id).delete_artifacts(items[0].payload["folder"])
+
+    def _artifacts(self, run_id: str) -> ArtifactRepository:
+        """Where a run's artifacts lie: here, where MLflow still names a place that this folder was moved from."""
+        self._experiment()
+        uri = str(self._client.get_run(run_id).info.artifact_uri)
+        if self._moved_from is not None and uri.startswith(self._moved_from):
+            uri = f"{Path('mlruns').absolute()}{uri.removeprefix(self._moved_from)}"
+        return artifact_repositories.get_artifact_repository(uri, tracking_uri=self.uri)
 
     def _experiment(self) -> str:
         if self._experiment_id is None:
@@ -265,13 +273,14 @@ class Tracker:
                 )
             if found is not None:
                 self._experiment_id = found.experiment_id
-                self._warn_if_moved(found.artifact_location)
+                self._note_if_moved(found.artifact_location)
         return str(self._experiment_id)
 
-    def _warn_if_moved(self, location: str) -> None:
+    def _note_if_moved(self, location: str) -> None:
         # MLflow keeps absolute paths: those of a working folder that was moved point to where it was.
         parts = urlsplit(location)
         if parts.scheme in {"", "file"} and not Path(parts.path).parent.is_dir():
+            self._moved_from = str(Path(parts.path).parent)
             log.warning(
                 "this folder was moved: MLflow looks for artifacts in %s; make them seen again with "
                 "`ln -s %s %s`", parts.path, Path("mlruns").absolute(), Path(parts.path).parent,

@@ -171,3 +171,47 @@ def test_prints_of_a_study_are_no_events(tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert "hello from the study" in done.stderr
+
+
+def test_a_moved_folder_goes_on_and_says_how_its_artifacts_are_seen_again(tmp_path):
+    (tmp_path / "before").mkdir()
+    run(tmp_path / "before", "--study", str(write_toy(tmp_path / "before", trials=1)))
+    moved = (tmp_path / "before").rename(tmp_path / "after")
+
+    done = run(moved, "--study", str(write_toy(moved, trials=2)))
+
+    assert done.returncode == 0, done.stderr
+    assert "this folder was moved" in done.stderr
+    assert f"ln -s {moved / 'mlruns'} {tmp_path / 'before' / 'mlruns'}" in done.stderr
+    assert not (tmp_path / "before").exists()
+    board = next(moved.glob("mlruns/*/*/artifacts/leaderboard.csv")).read_text()
+    assert len(board.splitlines()) == 3
+
+
+def test_a_study_deleted_from_the_store_leaves_its_folder_to_its_name(tmp_path):
+    import optuna
+
+    study = write_toy(tmp_path, trials=1)
+    run(tmp_path, "--study", str(study))
+    optuna.delete_study(study_name="toy", storage=f"sqlite:///{tmp_path / 'hpo.db'}")
+
+    done = run(tmp_path, "--study", str(study))
+
+    assert done.returncode == 0, done.stderr
+    assert len(witnessed(tmp_path)) == 8
+    assert len(list((tmp_path / "trials").glob("toy.before-*"))) == 1
+
+
+def test_a_store_of_another_optuna_is_told_with_the_way_on(tmp_path):
+    import sqlite3
+
+    study = write_toy(tmp_path, trials=1)
+    run(tmp_path, "--study", str(study))
+    with sqlite3.connect(tmp_path / "hpo.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v0.9.0.a'")
+
+    done = run(tmp_path, "--study", str(study))
+
+    assert done.returncode == 2
+    assert "optuna storage upgrade" in done.stderr
+    assert "Traceback" not in done.stderr
