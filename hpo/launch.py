@@ -16,7 +16,8 @@ from hpo.worker import STOPPED, Assignment
 
 GRACE_SECONDS = 8.5
 """How long workers have to end cleanly; one batch may take longer, and the last checkpoint stands."""
-MAX_START_DEATHS = 3
+MAX_DEATHS_IN_A_ROW = 9
+"""Deaths of workers with no epoch between before the whole is given up: three trials have failed of it by then."""
 
 Event = Mapping[str, Any]
 
@@ -42,21 +43,21 @@ class Launcher:
         assignment: what each of them is given; the first speaks for all.
         n_workers: how many.
         on_event: told every event, with the worker's number.
-        on_death: told the owner's name of a worker that died, how, and whether it was asked to end.
+        on_death: told the owner's name of a worker that died, how, and whether it was asked to end; false gives up.
         go: called once when the first worker is prepared, before any goes to work: opens what all need.
     """
 
     assignment: Assignment
     n_workers: int
     on_event: Callable[[int, Event], None]
-    on_death: Callable[[str, str, bool], None]
+    on_death: Callable[[str, str, bool], bool]
     go: Callable[[], None]
     workers: dict[int, Worker] = field(default_factory=dict)
     exit_code: int = 0
     stop_signal: int | None = None
     _asked_at: float | None = None
     _gone: bool = False
-    _start_deaths: int = 0
+    _deaths_in_a_row: int = 0
 
     def run(self, deadline: float | None, tick: Callable[[], None]) -> int:
         """Start the workers and wait for their end.
@@ -144,6 +145,8 @@ class Launcher:
             self._write(worker, "go")
         elif event["event"] == "error":
             worker.said = str(event["text"])
+        elif event["event"] == "ended" or (event["event"] == "epoch" and event["new"]):
+            self._deaths_in_a_row = 0
         self.on_event(number, event)
 
     def _reap(self, number: int, worker: Worker, selector: selectors.BaseSelector) -> None:
@@ -155,17 +158,16 @@ class Launcher:
         died = code not in {0, 2, 74, STOPPED} and not (code == 1 and worker.said)
         if died:
             words = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            self.on_death(worker.assignment.owner, words, self.stopping)
-            self._start_deaths = 0 if worker.prepared else self._start_deaths + 1
+            go_on = self.on_death(worker.assignment.owner, words, self.stopping)
+            # One that can't even start will not by being started nine times.
+            self._deaths_in_a_row += 1 if worker.prepared else MAX_DEATHS_IN_A_ROW // 3
+            if not self.stopping and (not go_on or self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW):
+                self.exit_code = self.exit_code or 1
+                self.ask_to_stop()
         elif code in {1, 2, 74}:
             self.exit_code = self.exit_code or code
             self.ask_to_stop()
-        if self.stopping or code == 0:
-            return
-        if self._start_deaths >= MAX_START_DEATHS:
-            self.exit_code = self.exit_code or 1
-            self.ask_to_stop()
-        else:  # it died, or somebody else ended it: the study goes on
+        if not self.stopping and code != 0:  # it died, or somebody else ended it: the study goes on
             self._start(number, selector)
 
     def _enforce(self, deadline: float | None) -> None:

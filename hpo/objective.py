@@ -137,7 +137,8 @@ def _drive(place: Workplace, number: int, lease: Lease, epochs: Iterator[Metrics
         value = float(metrics[spec.metric])
         if epoch not in reported:
             storage.set_trial_intermediate_value(lease.trial_id, epoch, value)
-        place.emit({"event": "epoch", "trial": number, "epoch": epoch, "value": value})
+        new = epoch not in reported
+        place.emit({"event": "epoch", "trial": number, "epoch": epoch, "value": value, "new": new})
         if epoch >= last_reported and place.pruner.prune(place.records.study, storage.get_trial(lease.trial_id)):
             return _close(epochs, _End(TrialState.PRUNED, f"pruned by {_name(spec.pruner)} after epoch {epoch}"))
         if place.stopping():

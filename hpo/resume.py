@@ -1,6 +1,7 @@
 """Creates a study, or finds it and makes sure that it is still the same one."""
 
 import json
+import shutil
 import uuid
 import warnings
 from collections.abc import Mapping
@@ -143,8 +144,12 @@ def _settle(
     for trial in trials:
         if trial.state == TrialState.RUNNING and leases.is_free(trial._trial_id):  # noqa: SLF001
             rest_run(outbox, trial.number, "interrupted")
-    outbox.end(str(t.number) for t in trials if t.state.is_finished())
-    if any(t.state.is_finished() for t in trials):
+    ended = [t.number for t in trials if t.state.is_finished()]
+    outbox.end(str(number) for number in ended)
+    if not spec.reuse_epochs:
+        for number in ended:
+            shutil.rmtree(folder / str(number) / "checkpoints", ignore_errors=True)
+    if ended:
         log_best(outbox, spec, trials, folder)
 
 

@@ -23,6 +23,7 @@ from hpo.launch import Launcher
 from hpo.leases import Leases, become_owner
 from hpo.outbox import Outbox, open_outbox
 from hpo.records import Records
+from hpo.search import MAX_FAILURES_IN_A_ROW
 from hpo.spec import StudySpec
 from hpo.storage import Store, load_study, open_store
 from hpo.tracked import StudyIdentity, parent_status, rest_run
@@ -31,8 +32,8 @@ from hpo.worker import Assignment
 
 OUTBOX = "outbox"
 MAX_DEATHS = 3
-PATIENCE_SECONDS = 3.0
-"""How long an MLflow server that does not answer is waited for at the end."""
+SIGNALLED_SECONDS = 0.5
+"""How long MLflow is waited for at the end when a signal asked to end: all must be over within ten seconds."""
 
 
 def run_study(spec: StudySpec, options: Namespace) -> int:
@@ -85,6 +86,7 @@ class Session:
     _delivery: Delivery | None = None
     _problem: str | None = None
     _errors: list[str] = field(default_factory=list)
+    _failed_in_a_row: int = 0
 
     def go(self) -> None:
         """Open what the workers need."""
@@ -97,6 +99,8 @@ class Session:
             self._open(str(event["study_id"]), event["n_trials"])
         elif event["event"] == "error" and event["text"] not in self._errors:
             self._errors.append(str(event["text"]))
+        elif event["event"] == "ended" and event["state"] != "FAIL":
+            self._failed_in_a_row = 0
         self.display.handle(worker, event)
 
     def _open(self, study_id: str, n_trials: int | None) -> None:
@@ -113,12 +117,16 @@ class Session:
         self._delivery = Delivery(tracker, lock)
         self.display.open(self._records.trials(), n_trials)
 
-    def on_death(self, owner: str, how: str, asked: bool) -> None:  # noqa: FBT001  a callback's plain argument
-        """Settle what a dead worker left: its trial is free at once; the third death with no new epoch fails it."""
+    def on_death(self, owner: str, how: str, asked: bool) -> bool:  # noqa: FBT001  a callback's plain argument
+        """Settle what a dead worker left: its trial is free at once; the third death with no new epoch fails it.
+
+        Returns:
+            False where three trials in a row have failed so: the cause is not in a trial.
+        """
         if not asked:
             self.display.say(f"a worker died ({how}); another takes its place")
         if self._records is None:
-            return
+            return True
         records = self._records
         doomed = []
         with records.store.lock():
@@ -136,7 +144,12 @@ class Session:
             reason = f"its worker died {MAX_DEATHS} times in a row with no new epoch between; the last time: {how}"
             records.end(lease, TrialState.FAIL, reason)
             undertaker.leave()
+            self._failed_in_a_row += 1
             self.display.say(f"trial {records.trial(lease.trial_id).number}: FAIL ({reason})")
+        if self._failed_in_a_row < MAX_FAILURES_IN_A_ROW:
+            return True
+        self._errors.append(f"{MAX_FAILURES_IN_A_ROW} trials in a row failed: their workers died ({how})")
+        return False
 
     def tick(self) -> None:
         """Draw anew, and say what is new about MLflow."""
@@ -157,7 +170,7 @@ class Session:
             if not self._records_in_use():
                 status = "FINISHED" if done else "FAILED" if code == 1 else "SCHEDULED"
                 parent_status(self._records.outbox, status, words="done" if done else "interrupted")
-            waiting = self._delivery.drain(0.5 if launcher.stop_signal else PATIENCE_SECONDS)
+            waiting = self._delivery.drain(SIGNALLED_SECONDS if launcher.stop_signal else None)
             self._delivery.close()
             if table := best_table(self.spec, trials):
                 self.display.console.print(table)
@@ -197,12 +210,15 @@ class Session:
 
 @contextmanager
 def _signals(launcher: Launcher) -> Iterator[None]:
-    """The first SIGINT or SIGTERM ends the workers cleanly, a second one at once."""
+    """The first SIGINT, SIGTERM or SIGHUP ends the workers cleanly, a second one at once."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
         launcher.ask_to_stop(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # a terminal that closes; not under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:

@@ -122,6 +122,12 @@ def walk(suggest: Suggest, corner: Corner = "middle") -> Iterator[Branch]:
             raise UserError(f"suggest raises {type(error).__name__}: {error}") from error
         if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
             raise UserError(f"suggest must return a dict of params, got {params!r:.80}")
+        try:
+            json.dumps(params)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"suggest must return numbers, strings, lists and dicts as JSON has them: {error}"
+            ) from None
         walked += 1
         yield Branch(probe.suggested, probe.distributions, dict(params))
         for position in reversed(range(len(prefix), len(probe.n_choices))):

@@ -109,7 +109,8 @@ def end_run(outbox: Outbox, number: int, state: TrialState, *, reason: str | Non
         put_artifact(outbox, run, file, "" if folder == "." else folder)
     tags = {"optuna.state": state.name, "hpo.state": state.name.lower()}
     outbox.put(run, "tags", {**tags, **({"hpo.reason": reason[:4000]} if reason else {})})
-    outbox.put(run, "status", {"status": RUN_STATUS[state], "ended": True}, once="end")
+    # Not once: a kill before Optuna is told lets the trial go on, and its run with it, before it ends again.
+    outbox.put(run, "status", {"status": RUN_STATUS[state]})
 
 
 def put_artifact(outbox: Outbox, run: str, file: Path, folder: str = "") -> None:

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -38,6 +38,10 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Lets the UI show it as model training, which it can't tell by itself."""
 POLL_SECONDS = 0.3
 MAX_WAIT_SECONDS = 30.0
+UNREACHED_SECONDS = 3.0
+"""How long, at the end, a server is waited for that gives errors or can't be reached."""
+HANGING_SECONDS = 60.0
+"""And one that takes its time: weights of half a gigabyte do."""
 _POINTS_A_BATCH = 1_000
 _PARAMS_A_BATCH = 100
 _PARAM_LENGTH = 6_000
@@ -241,7 +245,8 @@ class Tracker:
     def _send_artifact(self, run_id: str, items: list[Item]) -> None:
         payload = items[0].payload
         if not Path(payload["file"]).is_file():
-            log.warning("%s of %s is gone: it can't be uploaded", payload["file"], _words(items[0].run))
+            if payload["folder"] != "weights":  # those of a trial that is no longer among the best are let go
+                log.warning("%s of %s is gone: it can't be uploaded", payload["file"], _words(items[0].run))
             return
         self._artifacts(run_id).log_artifact(payload["file"], payload["folder"] or None)
 
@@ -318,18 +323,23 @@ class Delivery:
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
         self._thread.start()
 
-    def drain(self, patience_seconds: float, on_wait: Callable[[int], None] = lambda _: None) -> int:
-        """Wait until nothing waits any more; give up when a server has not answered for so long.
+    def drain(self, limit_seconds: float | None = None) -> int:
+        """Wait until nothing waits any more; give up when nothing has moved for a while.
+
+        Args:
+            limit_seconds: the longest to wait, whatever moves; None for no limit.
 
         Returns:
             How many rows still wait; they stay on disk, and go with the next command.
         """
-        began = time.monotonic()
+        began = moved = time.monotonic()
+        before = -1
         while (waiting := self.tracker.outbox.n_waiting()) and self._thread.is_alive():
-            on_wait(waiting)
-            if self.tracker.problem is None:
-                began = time.monotonic()
-            elif time.monotonic() - began > patience_seconds:
+            now = time.monotonic()
+            if waiting != before:
+                moved, before = now, waiting
+            patience = HANGING_SECONDS if self.tracker.problem is None else UNREACHED_SECONDS
+            if now - moved > patience or (limit_seconds is not None and now - began > limit_seconds):
                 break
             time.sleep(0.05)
         return waiting

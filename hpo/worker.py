@@ -75,7 +75,8 @@ def main() -> int:
     os.dup2(2, 1)
     stopping = Stopping()
     signal.signal(signal.SIGTERM, lambda *_: _ask(stopping))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher gets it too, and says SIGTERM
+    for number in (signal.SIGINT, signal.SIGHUP):  # the launcher gets them too, and says SIGTERM
+        signal.signal(number, signal.SIG_IGN)
     emit = _emitter(events, stopping)
     assignment = Assignment(**json.loads(sys.stdin.readline()))
     logging.basicConfig(level=logging.WARNING, handlers=[_Told(emit)])
@@ -126,7 +127,13 @@ class _Told(logging.Handler):
 def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
     spec = load_spec(assignment.study)
     context = Context(device=assignment.device, data=assignment.data, threads=assignment.threads, stop=stopping)
-    trainer = spec.prepare(context)
+    try:
+        trainer = spec.prepare(context)
+    except HpoError:
+        raise
+    except Exception as error:  # the user's code: told as a fault of it, with the way there for who asks
+        log.debug("prepare raised", exc_info=True)
+        raise UserError(f"prepare of study {spec.name!r} raises {type(error).__name__}: {error}") from error
     if assignment.first:
         check_params(spec, trainer)
     emit({"event": "prepared"})

@@ -215,3 +215,32 @@ def test_a_store_of_another_optuna_is_told_with_the_way_on(tmp_path):
     assert done.returncode == 2
     assert "optuna storage upgrade" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_study_whose_every_trial_kills_its_worker_is_given_up(tmp_path):
+    study = write_toy(tmp_path, inject="os.kill(os.getpid(), 9) if epoch == 1 else None")
+
+    done = run(tmp_path, "--study", str(study))
+
+    assert done.returncode == 1
+    assert "3 trials in a row failed: their workers died (signal SIGKILL)" in done.stderr
+    assert [t.state for t in trials(tmp_path, "toy")] == [TrialState.FAIL] * 3
+
+
+def test_a_prepare_that_raises_is_one_line(tmp_path):
+    study = write_toy(tmp_path)
+    study.write_text(study.read_text().replace("prepare=lambda context: Toy()", "prepare=lambda context: 1 / 0"))
+
+    done = run(tmp_path, "--study", str(study))
+
+    assert done.returncode == 2
+    assert done.stderr.strip() == "prepare of study 'toy' raises ZeroDivisionError: division by zero"
+
+
+def test_a_worker_that_somebody_ends_is_replaced(tmp_path):
+    inject = "(os.kill(os.getpid(), 15), Path('ended').touch()) if not Path('ended').exists() else None"
+
+    done = run(tmp_path, "--study", str(write_toy(tmp_path, trials=2, inject=inject)))
+
+    assert done.returncode == 0, done.stderr
+    assert [t.state for t in trials(tmp_path, "toy")] == [TrialState.COMPLETE] * 2

@@ -54,6 +54,7 @@ def test_new_gone_and_changed_names_are_told():
         lambda t: {"x": t.suggest_int("x", 5, 1)},
         lambda t: {"x": t.suggest_categorical("x", [])},
         lambda t: [t.suggest_float("x", 0, 1)],
+        lambda _t: {"x": object()},
         lambda t: {"x": t.suggest_flaot("x", 0, 1)},
     ],
 )
