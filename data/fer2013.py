@@ -157,7 +157,8 @@ def make_splits(rows: Rows, split: str) -> dict[Split, NDArray[np.int64]]:
             splits = {"train": training[:n_train], "validation": training[n_train:]}
         else:
             log.warning("image folders have no row order: 'paper' is a split by a seeded hash of the content, by class")
-            chosen = image_folder.content_order(packed.images[training], packed.labels[training], share, _FOLDER_SEED)
+            training = training[image_folder.content_order(packed.images[training], _FOLDER_SEED)]
+            chosen = image_folder.stratified(packed.labels[training], share)
             splits = {"train": training[chosen], "validation": training[~chosen]}
     else:
         raise DataError(f"unknown split {split!r}, need paper or official")

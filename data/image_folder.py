@@ -89,22 +89,21 @@ def _decode(file: Path, number: int, faults: RowFaults) -> NDArray[np.uint8] | N
         return None
 
 
-def content_order(images: NDArray[np.uint8], labels: NDArray[np.uint8], share: float, seed: int) -> NDArray[np.bool_]:
-    """Which rows train: `share` of each class, chosen by a seeded hash of the pixels, so that names don't matter.
-
-    Args:
-        images: uint8 [N, S, S].
-        labels: uint8 [N].
-        share: part of each class that is chosen, in (0, 1).
-        seed: of the hash.
+def content_order(images: NDArray[np.uint8], seed: int) -> NDArray[np.int64]:
+    """An order of images [N, S, S] by a seeded hash of their pixels: names and places don't matter to it.
 
     Returns:
-        bool [N]. Equal images hash alike, so that hardly any lands on both sides.
+        int64 [N], indices into `images`. Equal images stand together.
     """
     key = seed.to_bytes(8, "little")
     hashes = [hashlib.blake2b(image.tobytes(), digest_size=8, key=key).digest() for image in images]
+    return np.array(sorted(range(len(hashes)), key=lambda i: hashes[i]), np.int64)
+
+
+def stratified(labels: NDArray[np.uint8], share: float) -> NDArray[np.bool_]:
+    """Which of labels uint8 [N] are among the first `share` (in (0, 1)) of their class: bool [N]."""
     chosen = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
-        rows = sorted(np.flatnonzero(labels == label).tolist(), key=lambda i: hashes[i])
+        rows = np.flatnonzero(labels == label)
         chosen[rows[: round(len(rows) * share)]] = True
     return chosen

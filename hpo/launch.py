@@ -67,7 +67,7 @@ class Launcher:
             tick: called a few times a second.
 
         Returns:
-            The exit code: 0, or the first worker's that is not; 130 or 143 where a signal ended them.
+            The exit code: 0, or the first worker's that is not.
         """
         selector = selectors.DefaultSelector()
         self._start(0, selector)
@@ -115,6 +115,8 @@ class Launcher:
         self.workers[number] = worker
         selector.register(process.stdout, selectors.EVENT_READ, number)
         self._write(worker, assignment.to_json())
+        if self.stopping:  # the signal came while it was started
+            process.terminate()
 
     def _write(self, worker: Worker, line: str) -> None:
         try:
@@ -141,7 +143,8 @@ class Launcher:
                 self.go()
                 self._gone = True
                 for other in range(1, self.n_workers):
-                    self._start(other, selector)
+                    if not self.stopping:
+                        self._start(other, selector)
             self._write(worker, "go")
         elif event["event"] == "error":
             worker.said = str(event["text"])
@@ -165,6 +168,7 @@ class Launcher:
                 self.exit_code = self.exit_code or 1
                 self.ask_to_stop()
         elif code in {1, 2, 74}:
+            self.on_death(worker.assignment.owner, "error", True)  # its trial is free at once; it counts as no death
             self.exit_code = self.exit_code or code
             self.ask_to_stop()
         if not self.stopping and code != 0:  # it died, or somebody else ended it: the study goes on

@@ -35,6 +35,7 @@ _leases = sa.Table(
     sa.Column("trial_id", sa.Integer, primary_key=True),
     sa.Column("owner", sa.String(64), nullable=True),
     sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("boot", sa.String(64), nullable=False),
     sa.Column("owner_file", sa.String(4096), nullable=False),
     sa.Column("token", sa.Integer, nullable=False),
     sa.Column("counter", sa.Integer, nullable=False),
@@ -58,6 +59,7 @@ class Owner:
 
     name: str
     host: str
+    boot: str
     file: Path
     lock: FileLock
 
@@ -68,12 +70,20 @@ class Owner:
 
 
 def this_host() -> str:
-    """A name for this machine since it booted: what is locked here can be seen by whoever gives the same name."""
+    """A name for this machine, the same before and after a reboot."""
+    return f"{platform.node()}/{_read('/etc/machine-id')}"
+
+
+def this_boot() -> str:
+    """A name for this machine's time since it booted; empty where the system gives none."""
+    return _read("/proc/sys/kernel/random/boot_id")
+
+
+def _read(path: str) -> str:
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path(path).read_text().strip()
     except OSError:
-        boot = ""
-    return f"{platform.node()}/{boot}"
+        return ""
 
 
 def become_owner(folder: Path, name: str | None = None) -> Owner:
@@ -83,7 +93,7 @@ def become_owner(folder: Path, name: str | None = None) -> Owner:
     file = (folder / f"{name}.owner").absolute()
     lock = FileLock(file, fallback_to_soft=False)
     lock.acquire(timeout=0)
-    return Owner(name, this_host(), file, lock)
+    return Owner(name, this_host(), this_boot(), file, lock)
 
 
 @dataclass(slots=True)
@@ -107,7 +117,7 @@ class Leases:
 
     def claim(self, trial_id: int, owner: Owner) -> Lease:
         """Make `owner` the owner of a trial."""
-        values = {"owner": owner.name, "host": owner.host, "owner_file": str(owner.file)}
+        values = {"owner": owner.name, "host": owner.host, "boot": owner.boot, "owner_file": str(owner.file)}
         mine = _leases.c.trial_id == trial_id
         with self.engine.begin() as connection:
             token = connection.scalar(sa.select(_leases.c.token).where(mine))
@@ -162,10 +172,11 @@ class Leases:
         if row is None or row.owner is None:
             return True
         if row.host == this_host():
+            if row.boot != this_boot():
+                return True  # this machine went down since
             places = (Path(row.owner_file), self.owners / Path(row.owner_file).name)
             file = next((place for place in places if place.exists()), None)
-            if file is not None:
-                return not _is_locked(file)
+            return file is None or not _is_locked(file)  # without its file an owner has left in order
         stamp = (row.token, row.counter)
         known, since = self._seen.get(trial_id, (None, 0.0))
         if known != stamp:

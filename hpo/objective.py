@@ -7,8 +7,8 @@ import gc
 import logging
 import math
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
-from hpo.errors import DiskFullError, LeaseLostError, disk_is_full
+from hpo.errors import DiskFullError, disk_is_full
 from hpo.leases import Lease, Stopping, kept_alive
 from hpo.records import Records
 from hpo.seeds import trial_seed
@@ -90,72 +90,93 @@ def run_trial(place: Workplace, lease: Lease) -> TrialState | None:
     return end.state
 
 
+class _TrainerError(Exception):
+    """The trainer raised: that fails its trial, and only that. Its cause says what."""
+
+
+def _trained(
+    place: Workplace, params: Mapping[str, Any], seed: int, workdir: Path
+) -> Generator[dict[str, float], None, None]:
+    """The trainer's epochs as plain numbers; closing it closes them."""
+    epochs: Iterator[Metrics] | None = None
+    metric = place.records.spec.metric
+    try:
+        epochs = iter(place.trainer.train(params, seed=seed, workdir=workdir))
+        for metrics in epochs:
+            if metric not in metrics:
+                raise ValueError(f"the trainer yields no metric {metric!r}, only {', '.join(metrics)}")
+            yield {name: float(value) for name, value in metrics.items()}
+    except GeneratorExit:
+        with _as_trainer_error():
+            close = getattr(epochs, "close", None)
+            if close is not None:
+                close()
+        raise
+    except Exception as error:
+        raise _TrainerError from error
+
+
+@contextmanager
+def _as_trainer_error() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _TrainerError from error
+
+
 def _run_epochs(
     place: Workplace, number: int, lease: Lease, params: Mapping[str, Any], seed: int, workdir: Path
 ) -> _End:
-    epochs: Iterator[Metrics] | None = None
+    epochs = _trained(place, params, seed, workdir)
     try:
-        epochs = place.trainer.train(params, seed=seed, workdir=workdir)
-        return _drive(place, number, lease, epochs)
-    except (LeaseLostError, DiskFullError):
-        raise
-    except Exception as error:  # whatever a trainer raises fails its trial, and only that
+        end = _drive(place, number, lease, epochs)
+        epochs.close()  # where it was left early, the trainer keeps what it must
+    except _TrainerError as raised:
+        error = raised.__cause__ or raised
         if disk_is_full(error):
             raise DiskFullError(f"{workdir}: no room for the trial's files ({error})") from None
-        (workdir / "artifacts").mkdir(exist_ok=True)
-        write_whole(workdir / "artifacts" / "error.txt", traceback.format_exc().encode())
+        (workdir / "artifacts").mkdir(parents=True, exist_ok=True)
+        write_whole(workdir / "artifacts" / "error.txt", "".join(traceback.format_exception(error)).encode())
+        log.debug("trial %d raised", number, exc_info=error)
         reason = f"{type(error).__name__}: {error}"
         # The traceback holds the frames, the frames hold tensors (optuna#1224): let them go before the next trial.
         traceback.clear_frames(error.__traceback__)
         return _End(TrialState.FAIL, reason)
     finally:
-        close = getattr(epochs, "close", None)
-        if close is not None:
-            with suppress(RuntimeError):
-                close()
         del epochs
         gc.collect()
+    return end
 
 
 def _drive(place: Workplace, number: int, lease: Lease, epochs: Iterator[Metrics]) -> _End:
     """The loop. Recorded epochs come first and at once: what the stores have of them already is left as it is."""
-    storage, spec = place.records.study._storage, place.records.spec  # noqa: SLF001
-    reported = dict(storage.get_trial(lease.trial_id).intermediate_values)
+    records, spec = place.records, place.records.spec
+    reported = dict(records.trial(lease.trial_id).intermediate_values)
     last_reported = max(reported, default=-1)
     warned: set[str] = set()
     for epoch, metrics in enumerate(epochs):
-        if spec.metric not in metrics:
-            raise KeyError(f"the trainer yields no metric {spec.metric!r}, only {', '.join(metrics)}")
         if diverged := _diverged(spec, metrics):
-            return _close(epochs, _End(TrialState.PRUNED, f"diverged: {diverged} in epoch {epoch}"))
+            return _End(TrialState.PRUNED, f"diverged: {diverged} in epoch {epoch}")
         for name in sorted(set(metrics) - set(finite(metrics)) - warned):
             warned.add(name)
             log.warning("trial %d: %s is not finite in epoch %d: left out", number, name, epoch)
-        place.records.refuse_lost(lease)
-        for name in log_epoch(place.records.outbox, number, epoch, finite(metrics)):
+        records.refuse_lost(lease)
+        for name in log_epoch(records.outbox, number, epoch, finite(metrics)):
             log.warning("trial %d: epoch %d trained again gives another %s; the first counts", number, epoch, name)
-        value = float(metrics[spec.metric])
-        if epoch not in reported:
-            storage.set_trial_intermediate_value(lease.trial_id, epoch, value)
         new = epoch not in reported
-        place.emit({"event": "epoch", "trial": number, "epoch": epoch, "value": value, "new": new})
-        if epoch >= last_reported and place.pruner.prune(place.records.study, storage.get_trial(lease.trial_id)):
-            return _close(epochs, _End(TrialState.PRUNED, f"pruned by {_name(spec.pruner)} after epoch {epoch}"))
+        if new:
+            records.report(lease, epoch, metrics[spec.metric])
+        told = {"event": "epoch", "trial": number, "epoch": epoch, "value": metrics[spec.metric], "new": new}
+        place.emit(told)
+        if epoch >= last_reported and place.pruner.prune(records.study, records.trial(lease.trial_id)):
+            return _End(TrialState.PRUNED, f"pruned by {_name(spec.pruner)} after epoch {epoch}")
         if place.stopping():
-            return _close(epochs, _End(None))
+            return _End(None)
     if place.stopping():
         return _End(None)
-    if not storage.get_trial(lease.trial_id).intermediate_values:
-        raise RuntimeError("the trainer yielded no epoch")
+    if not records.trial(lease.trial_id).intermediate_values:
+        return _End(TrialState.FAIL, "the trainer yielded no epoch")
     return _End(TrialState.COMPLETE)
-
-
-def _close(epochs: Iterator[Metrics], end: _End) -> _End:
-    """Let the trainer keep what it must."""
-    close = getattr(epochs, "close", None)
-    if close is not None:
-        close()
-    return end
 
 
 def _diverged(spec: StudySpec, metrics: Metrics) -> str | None:

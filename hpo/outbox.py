@@ -114,6 +114,12 @@ class Outbox:
             connection.execute(statement, rows)
             connection.execute(_items.delete().where(_items.c.state == _SENT, _items.c.run.in_(names)))
 
+    def knows(self, run: str) -> bool:
+        """Whether anything was ever put for a run that has not ended."""
+        with self.engine.begin() as connection:
+            query = sa.select(sa.func.count()).select_from(_items).where(_items.c.run == run)
+            return bool(connection.scalar(query))
+
     def run_id(self, run: str) -> str | None:
         """MLflow's id of a run, where it has one by now."""
         with self.engine.begin() as connection:
@@ -137,10 +143,13 @@ class Outbox:
             return list(connection.scalars(query.where(_runs.c.run_id.is_not(None))))
 
 
-def open_outbox(folder: Path, study: str) -> Outbox:
-    """Open a study's outbox in `folder`, made where it is missing; safe when many processes do so at once."""
+def open_outbox(folder: Path, study_id: str) -> Outbox:
+    """Open a study's outbox in `folder`, made where it is missing; safe when many processes do so at once.
+
+    It goes by the study's id: another study of the same name has runs of its own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = (folder / f"{study}.db").absolute()
+    path = (folder / f"{study_id}.db").absolute()
     make_once(path, _make_schema)
     return Outbox(sqlite_engine(path))
 

@@ -15,7 +15,7 @@ from hpo.leases import Lease, Leases
 from hpo.outbox import Outbox
 from hpo.spec import StudySpec
 from hpo.storage import Store
-from hpo.tracked import StudyIdentity, end_run, log_best, put_artifact, ranking, rest_run
+from hpo.tracked import StudyIdentity, end_run, log_best, put_artifact, rank, ranking, rest_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,10 @@ class Records:
         """
         if not self.leases.holds(lease):
             raise LeaseLostError(f"trial {lease.trial_id} has another owner")
+
+    def report(self, lease: Lease, epoch: int, value: float) -> None:
+        """Tell Optuna a trial's intermediate value."""
+        self.study._storage.set_trial_intermediate_value(lease.trial_id, epoch, value)  # noqa: SLF001
 
     def rest(self, lease: Lease, number: int) -> None:
         """Leave an interrupted trial to whoever takes it next."""
@@ -99,19 +103,24 @@ class Records:
 
     def _keep_weights(self, trial: FrozenTrial, state: TrialState, value: float | None) -> None:
         """Upload the weights of a trial that is among the best; let go of those that it displaces."""
-        weights = self.folder / str(trial.number) / "weights"
-        ranked = ranking(self.spec, self.trials())
+        order = {t.number: rank(self.spec, t.value or 0.0, t.number) for t in ranking(self.spec, self.trials())}
         if state == TrialState.COMPLETE and value is not None:
-            ahead = sum(not self.spec.better(value, t.value or 0.0) for t in ranked)
-            ranked.insert(ahead, trial)
-        if trial.number not in {t.number for t in ranked[: self.spec.keep_weights]}:
+            order[trial.number] = rank(self.spec, value, trial.number)
+        best_first = sorted(order, key=lambda number: order[number])
+        kept, displaced = best_first[: self.spec.keep_weights], best_first[self.spec.keep_weights :]
+        weights = self._weights(trial.number)
+        if trial.number in kept and weights.is_dir():
+            for file in sorted(weights.rglob("*")):
+                put_artifact(self.outbox, str(trial.number), file, "weights")
+        elif trial.number not in kept:
             shutil.rmtree(weights, ignore_errors=True)
-            return
-        for file in sorted(weights.rglob("*")) if weights.is_dir() else ():
-            put_artifact(self.outbox, str(trial.number), file, "weights")
-        for displaced in ranked[self.spec.keep_weights : self.spec.keep_weights + 1]:
-            self.outbox.put(str(displaced.number), "artifact_gone", {"folder": "weights"})
-            shutil.rmtree(self.folder / str(displaced.number) / "weights", ignore_errors=True)
+        for number in displaced:
+            if self._weights(number).is_dir():
+                self.outbox.put(str(number), "artifact_gone", {"folder": "weights"})
+                shutil.rmtree(self._weights(number), ignore_errors=True)
+
+    def _weights(self, number: int) -> Path:
+        return self.folder / str(number) / "weights"
 
 
 def trial_value(spec: StudySpec, trial: FrozenTrial) -> float | None:

@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 
 from hpo import space
 from hpo.errors import UserError
-from hpo.leases import Leases
-from hpo.outbox import Outbox
+from hpo.leases import Leases, remove_dead_owners
+from hpo.outbox import Outbox, open_outbox
 from hpo.spec import StudySpec, Trainer
 from hpo.storage import Store
 from hpo.tracked import StudyIdentity, log_best, open_parent, rest_run
@@ -32,6 +32,7 @@ class OpenStudy:
 
     study: optuna.Study
     identity: StudyIdentity
+    outbox: Outbox
     n_trials: int | None
 
 
@@ -42,7 +43,7 @@ def description_of(trainer: Trainer) -> dict[str, Any]:
 
 
 def open_study(
-    spec: StudySpec, store: Store, leases: Leases, outbox: Outbox, trainer: Trainer, folder: Path, n_trials: int | None
+    spec: StudySpec, store: Store, leases: Leases, trainer: Trainer, folder: Path, outboxes: Path, n_trials: int | None
 ) -> OpenStudy:
     """Create the study, or resume it; settle what a crash has left. Called by every worker, under the store's lock.
 
@@ -50,9 +51,9 @@ def open_study(
         spec: the study's declaration.
         store: Optuna's.
         leases: beside it.
-        outbox: of the study.
         trainer: describes itself, where it can.
         folder: `trials/<study>`.
+        outboxes: the folder of outboxes.
         n_trials: the budget that the command line sets anew, or None.
 
     Raises:
@@ -81,10 +82,12 @@ def open_study(
     if n_trials is not None:
         study.set_user_attr("hpo.n_trials", n_trials)
     identity = StudyIdentity(attrs["hpo.study_id"], spec.name, description_of(trainer))
-    _own_folder(folder, identity.study_id)
+    remove_dead_owners(leases.owners)
+    _own_folder(folder, identity.study_id, leases.owners)
+    outbox = open_outbox(outboxes, identity.study_id)
     _settle(spec, study, leases, outbox, identity, store.url, folder)
     budget = n_trials if n_trials is not None else attrs.get("hpo.n_trials", spec.n_trials)
-    return OpenStudy(study, identity, budget)
+    return OpenStudy(study, identity, outbox, budget)
 
 
 def _facts(spec: StudySpec, description: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,15 +119,26 @@ def _refuse_changes(spec: StudySpec, study: optuna.Study, before: Mapping[str, A
         )
 
 
-def _own_folder(folder: Path, study_id: str) -> None:
-    """Make the trials' folder this study's: one that a deleted study of the same name has left is moved aside."""
+def _own_folder(folder: Path, study_id: str, owners: Path) -> None:
+    """Make the trials' folder this study's: that of another study of the same name is moved aside, ours moved back.
+
+    Raises:
+        UserError: workers are at work here, on that other study perhaps.
+    """
     mark = folder / ".study_id"
     if folder.exists():
-        owner = mark.read_text().strip() if mark.exists() else ""
+        owner = mark.read_text().strip() if mark.exists() else "unknown"
         if owner == study_id:
             return
         if any(folder.iterdir()):
-            folder.rename(folder.with_name(f"{folder.name}.before-{study_id[:8]}"))
+            if any(owners.glob("*.owner")):
+                raise UserError(f"{folder} is another study's, and workers are at work here; use another --workdir")
+            folder.rename(folder.with_name(f"{folder.name}.before-{owner[:8]}"))
+        else:
+            folder.rmdir()
+    ours = folder.with_name(f"{folder.name}.before-{study_id[:8]}")
+    if ours.exists():
+        ours.rename(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(mark, study_id.encode())
 

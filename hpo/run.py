@@ -10,17 +10,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-from hpo.errors import HpoError
+from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full
 from hpo.spec import MAX_TRIALS, outside
 
 MAX_WORKERS = 256
+
+log = logging.getLogger("hpo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit code."""
     options = parser().parse_args(arguments)
     os.umask(0o077)
-    logging.basicConfig(format="%(message)s", level=logging.DEBUG if options.verbose else logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    log.setLevel(logging.DEBUG if options.verbose else logging.WARNING)
     for name in ("optuna", "mlflow", "alembic", "filelock", "matplotlib", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
@@ -31,8 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_study(spec, options)
     except HpoError as error:
+        log.debug("%s", error, exc_info=True)
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except OSError as error:
+        log.debug("%s", error, exc_info=True)
+        sys.stderr.write(f"{error.filename or options.workdir}: {error.strerror or error}\n")
+        return DiskFullError.exit_code if disk_is_full(error) else UserError.exit_code
     except KeyboardInterrupt:
         return 130
 

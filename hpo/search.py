@@ -52,14 +52,31 @@ def _next(records: Records, scheduler: Scheduler, owner: Owner, n_trials: int | 
     history = History(records.spec, n_trials, trials, records.resting(), _study_attrs(trials))
     decision = scheduler.decide(history)
     match decision:
-        case Start(suggested):
-            study = records.study
-            trial_id = study._storage.create_new_trial(study._study_id, template_trial=_template(suggested))  # noqa: SLF001
+        case Start(suggested, waiting):
+            study, template = records.study, _template(suggested)
+            if waiting is None:
+                trial_id = study._storage.create_new_trial(study._study_id, template_trial=template)  # noqa: SLF001
+            else:
+                trial_id = trials[waiting]._trial_id  # noqa: SLF001
+                _fill(records, trial_id, template)
             return records.leases.claim(trial_id, owner)
         case Continue(number):
             return records.leases.claim(trials[number]._trial_id, owner)  # noqa: SLF001
         case Wait() | Done():
             return decision
+
+
+def _fill(records: Records, trial_id: int, template: FrozenTrial) -> None:
+    """Give a trial that waits in the store what was proposed for it. Its state comes last: till then it waits."""
+    storage = records.study._storage  # noqa: SLF001
+    for name, value in template.params.items():
+        distribution = template.distributions[name]
+        storage.set_trial_param(trial_id, name, distribution.to_internal_repr(value), distribution)
+    for name, value in template.user_attrs.items():
+        storage.set_trial_user_attr(trial_id, name, value)
+    for name, value in template.system_attrs.items():
+        storage.set_trial_system_attr(trial_id, name, value)
+    storage.set_trial_state_values(trial_id, state=TrialState.RUNNING)
 
 
 def _template(suggested: Suggested) -> FrozenTrial:

@@ -1,5 +1,6 @@
 """One call of `hpo.run`: opens stores, launches workers, shows what they do, delivers to MLflow, says how it ended."""
 
+import logging
 import os
 import shlex
 import signal
@@ -17,11 +18,12 @@ import optuna
 from filelock import FileLock
 from optuna.trial import TrialState
 from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.display import Display, best_table
 from hpo.launch import Launcher
 from hpo.leases import Leases, become_owner
-from hpo.outbox import Outbox, open_outbox
+from hpo.outbox import open_outbox
 from hpo.records import Records
 from hpo.search import MAX_FAILURES_IN_A_ROW
 from hpo.spec import StudySpec
@@ -31,6 +33,7 @@ from hpo.tracking import DEFAULT_URI, Delivery, Tracker, check_uri
 from hpo.worker import Assignment
 
 OUTBOX = "outbox"
+log = logging.getLogger("hpo")
 MAX_DEATHS = 3
 SIGNALLED_SECONDS = 0.5
 """How long MLflow is waited for at the end when a signal asked to end: all must be over within ten seconds."""
@@ -60,6 +63,7 @@ def run_study(spec: StudySpec, options: Namespace) -> int:
         n_trials=options.trials,
         workdir=options.workdir,
         outbox=OUTBOX,
+        verbose=options.verbose,
     )
     launcher = Launcher(assignment, options.workers, session.on_event, session.on_death, session.go)
     seconds = options.timeout or spec.timeout_seconds
@@ -81,7 +85,6 @@ class Session:
     tracking_uri: str
     workdir: Path
     display: Display
-    _outbox: Outbox | None = None
     _records: Records | None = None
     _delivery: Delivery | None = None
     _problem: str | None = None
@@ -89,9 +92,8 @@ class Session:
     _failed_in_a_row: int = 0
 
     def go(self) -> None:
-        """Open what the workers need."""
+        """Make sure of what the workers need."""
         check_uri(self.tracking_uri)
-        self._outbox = open_outbox(Path(OUTBOX), self.spec.name)
 
     def on_event(self, worker: int, event: Mapping[str, Any]) -> None:
         """Take in what a worker tells."""
@@ -104,16 +106,15 @@ class Session:
         self.display.handle(worker, event)
 
     def _open(self, study_id: str, n_trials: int | None) -> None:
-        if self._outbox is None:
-            raise AssertionError("workers open a study after `go`")
+        outbox = open_outbox(Path(OUTBOX), study_id)
         study = load_study(self.store, self.spec.name)
         leases = Leases(self.store.engine, self.workdir / ".owners")
         identity = StudyIdentity(study_id, self.spec.name, {})
         folder = self.workdir / self.spec.name
-        self._records = Records(self.spec, self.store, study, leases, self._outbox, identity, folder)
-        parent_status(self._outbox, "RUNNING", words="running")
-        tracker = Tracker(self.tracking_uri, self._outbox, self.spec.name, study_id)
-        lock = FileLock(Path(OUTBOX) / f"{self.spec.name}.delivery.lock", thread_local=False)
+        self._records = Records(self.spec, self.store, study, leases, outbox, identity, folder)
+        parent_status(outbox, "RUNNING", words="running")
+        tracker = Tracker(self.tracking_uri, outbox, self.spec.name, study_id)
+        lock = FileLock(Path(OUTBOX) / f"{study_id}.delivery.lock", thread_local=False)
         self._delivery = Delivery(tracker, lock)
         self.display.open(self._records.trials(), n_trials)
 
@@ -164,26 +165,40 @@ class Session:
         say = self.display.say
         for text in self._errors:
             sys.stderr.write(f"{text}\n")
+        interrupted, done = launcher.stop_signal, code == 0 and not launcher.stopping
         if self._records is not None and self._delivery is not None:
+            try:
+                self._rest(code, done=done)
+            except (OSError, SQLAlchemyError) as error:  # a full disk, say: it must not hide how the study ended
+                log.debug("%s", error, exc_info=True)
+                sys.stderr.write(f"the stores could not be brought to rest: {str(error).splitlines()[0]}\n")
             trials = self._records.trials()
-            done = code == 0 and not launcher.stopping
-            if not self._records_in_use():
-                status = "FINISHED" if done else "FAILED" if code == 1 else "SCHEDULED"
-                parent_status(self._records.outbox, status, words="done" if done else "interrupted")
-            waiting = self._delivery.drain(SIGNALLED_SECONDS if launcher.stop_signal else None)
+            waiting = self._delivery.drain(
+                lambda seconds: launcher.stop_signal is not None and seconds > SIGNALLED_SECONDS
+            )
             self._delivery.close()
             if table := best_table(self.spec, trials):
                 self.display.console.print(table)
             if done and self.spec.summarize is not None:
                 for line in self.spec.summarize(trials):
                     say(line)
-            self._say_where(waiting, done=done)
-        if launcher.stop_signal is not None:
+            if done:
+                n_done = sum(t.state in {TrialState.COMPLETE, TrialState.PRUNED} for t in trials)
+                say(f"study {self.spec.name} is done: {n_done} trials; `--trials {n_done * 2}` would let it go on")
+            self._say_where(waiting)
+        if interrupted is not None:
             say(f"interrupted; the same command goes on: {_command()}")
-            return 128 + launcher.stop_signal
+            return 128 + interrupted
         if launcher.stopping and code == 0:
             say(f"timeout reached; the same command goes on: {_command()}")
         return code
+
+    def _rest(self, code: int, *, done: bool) -> None:
+        """Say in MLflow how the study is now, unless workers of another command are at it."""
+        if self._records is None or self._records_in_use():
+            return
+        status = "FINISHED" if done else "FAILED" if code == 1 else "SCHEDULED"
+        parent_status(self._records.outbox, status, words="done" if done else "interrupted")
 
     def _records_in_use(self) -> bool:
         """Whether workers of another command are at this study."""
@@ -192,11 +207,8 @@ class Session:
         running = [t for t in self._records.trials() if t.state == TrialState.RUNNING]
         return len(running) > len(self._records.resting())
 
-    def _say_where(self, waiting: int, *, done: bool) -> None:
+    def _say_where(self, waiting: int) -> None:
         say = self.display.say
-        if done:
-            n_done = self.display.n_done
-            say(f"study {self.spec.name} is done: {n_done} trials; `--trials {n_done * 2}` would let it go on")
         say(f"store: {self.store.url}")
         if waiting:
             where = f"MLflow at {self.tracking_uri} is not reached yet"

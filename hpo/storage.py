@@ -76,7 +76,7 @@ def open_store(url: str = DEFAULT_URL) -> Store:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         make_once(path, _make_schema)
-        storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60.0}})
+        storage = RDBStorage(_optuna_url(path), engine_kwargs={"connect_args": {"timeout": 60.0}})
     except OSError as error:
         if disk_is_full(error):
             raise DiskFullError(f"{path}: no room for the study's store") from None
@@ -159,8 +159,13 @@ def make_once(path: Path, make: Callable[[Path], None]) -> None:
             folder.rmdir()
 
 
+def _optuna_url(path: Path) -> str:
+    """The file's URL as Optuna wants it: it fills in braces, so that those of a folder's name must be doubled."""
+    return f"sqlite:///{path}".replace("{", "{{").replace("}", "}}")
+
+
 def _make_schema(path: Path) -> None:
-    storage = RDBStorage(f"sqlite:///{path}")
+    storage = RDBStorage(_optuna_url(path))
     storage.scoped_session.remove()
     storage.engine.dispose()
 

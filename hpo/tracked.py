@@ -96,7 +96,9 @@ def log_epoch(outbox: Outbox, number: int, epoch: int, metrics: Metrics) -> list
 
 
 def rest_run(outbox: Outbox, number: int, words: str) -> None:
-    """Say that a trial is at rest: interrupted, or paused."""
+    """Say that a trial is at rest: interrupted, or paused; one that has no run yet will get it when it goes on."""
+    if not outbox.knows(str(number)):
+        return
     outbox.put(str(number), "tags", {"hpo.state": words})
     outbox.put(str(number), "status", {"status": "SCHEDULED"})
 
@@ -142,8 +144,12 @@ def log_best(outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial], fol
 def ranking(spec: StudySpec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The complete trials, best first; of equal ones the earlier first."""
     complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-    sign = -1 if spec.direction == "maximize" else 1
-    return sorted(complete, key=lambda t: (sign * (t.value or 0.0), t.number))
+    return sorted(complete, key=lambda t: rank(spec, t.value or 0.0, t.number))
+
+
+def rank(spec: StudySpec, value: float, number: int) -> tuple[float, int]:
+    """What trials are ordered by, best first."""
+    return (-value if spec.direction == "maximize" else value), number
 
 
 def leaderboard(spec: StudySpec, trials: Sequence[FrozenTrial]) -> str:

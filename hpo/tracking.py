@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -133,22 +133,13 @@ class Tracker:
         """Deliver what waits, as far as it goes; `problem` says why it went no further."""
         try:
             for items in self._batches(self.outbox.waiting()):
-                self._send(items)
+                if not self._send(items):
+                    break  # a run is made anew: what waits is another list now
             self.problem = None
         except UserError as error:
             self.problem = str(error)
         except Exception as error:  # whatever a transport raises: what waits stays, and is tried again
             self.problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
-
-    def experiment_problem(self) -> str | None:
-        """What the user has to mend before this study can be tracked; None where nothing is, or nobody answers."""
-        try:
-            self._experiment()
-        except UserError as error:
-            return str(error)
-        except Exception as error:  # not reached: the outbox waits for it
-            self.problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
-        return None
 
     def _batches(self, items: Sequence[Item]) -> Iterator[list[Item]]:
         """Neighbours of one run that are all metrics go together; everything else by itself."""
@@ -167,28 +158,33 @@ class Tracker:
                 size += len(item.payload["metrics"])
             yield batch
 
-    def _send(self, items: list[Item]) -> None:
-        run, ids = items[0].run, [item.id for item in items]
+    def _send(self, items: list[Item]) -> bool:
+        """Deliver some rows of one run; false where its run was found gone, and all of it waits again."""
+        run, kind, ids = items[0].run, items[0].kind, [item.id for item in items]
         try:
             run_id = self.outbox.run_id(run)
-            if run_id is None and items[0].kind != "open":
+            if run_id is None and kind != "open":
                 # Its row `open` was delivered to a server that has lost the run since, and is dropped by now.
-                log.warning("MLflow run of %s is gone, and the trial has ended: %s not kept", run, items[0].kind)
+                log.warning("MLflow has lost the run of %s, which has ended: %s not kept", _words(run), kind)
                 self.outbox.mark_sent(ids, refused=True)
-                return
-            getattr(self, f"_send_{items[0].kind}")(run_id, items)
+                return True
+            getattr(self, f"_send_{kind}")(run_id, items)
             self.outbox.mark_sent(ids)
         except MlflowException as error:
             text = str(error)
             gone = error.error_code in _GONE or "'active' state" in text or "lifecycle_stage" in text
-            if gone and items[0].kind != "open":
+            if gone and run_id is not None:
                 log.warning("the MLflow run of %s was deleted: it is made anew", _words(run))
                 self.outbox.set_run_id(run, None, self.uri)
-            elif error.error_code in _REFUSED:
-                log.warning("MLflow refuses %s of %s: %s", items[0].kind, _words(run), text.splitlines()[0][:200])
-                self.outbox.mark_sent(ids, refused=True)
-            else:
+                return False
+            if gone:  # there is no such experiment any more, or it was deleted: the next try looks anew
+                self._experiment_id = None
                 raise
+            if error.error_code not in _REFUSED:
+                raise
+            log.warning("MLflow refuses %s of %s: %s", kind, _words(run), text.splitlines()[0][:200])
+            self.outbox.mark_sent(ids, refused=True)
+        return True
 
     def _send_open(self, run_id: str | None, items: list[Item]) -> None:
         run, payload = items[0].run, items[0].payload
@@ -323,25 +319,26 @@ class Delivery:
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
         self._thread.start()
 
-    def drain(self, limit_seconds: float | None = None) -> int:
-        """Wait until nothing waits any more; give up when nothing has moved for a while.
+    def drain(self, give_up: Callable[[float], bool] = lambda _: False) -> int:
+        """Wait until nothing waits any more; give up when nothing has been delivered for a while.
 
         Args:
-            limit_seconds: the longest to wait, whatever moves; None for no limit.
+            give_up: asked again and again, with the seconds waited so far.
 
         Returns:
             How many rows still wait; they stay on disk, and go with the next command.
         """
         began = moved = time.monotonic()
-        before = -1
-        while (waiting := self.tracker.outbox.n_waiting()) and self._thread.is_alive():
+        least = waiting = self.tracker.outbox.n_waiting()
+        while waiting and self._thread.is_alive():
             now = time.monotonic()
-            if waiting != before:
-                moved, before = now, waiting
             patience = HANGING_SECONDS if self.tracker.problem is None else UNREACHED_SECONDS
-            if now - moved > patience or (limit_seconds is not None and now - began > limit_seconds):
+            if now - moved > patience or give_up(now - began):
                 break
             time.sleep(0.05)
+            waiting = self.tracker.outbox.n_waiting()
+            if waiting < least:
+                moved, least = now, waiting
         return waiting
 
     def close(self) -> None:
@@ -356,6 +353,9 @@ class Delivery:
                     self._deliver_until_closed()
             except TimeoutError:
                 continue  # another process delivers
+            except Exception as error:  # the outbox itself can't be read now: it may be in a moment
+                self.tracker.problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                self._closing.wait(MAX_WAIT_SECONDS)
 
     def _deliver_until_closed(self) -> None:
         until_delivered = tenacity.Retrying(

@@ -17,19 +17,20 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import optuna
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full
 from hpo.leases import Leases, Stopping, become_owner
 from hpo.loading import load_spec
 from hpo.objective import Emit, Workplace
-from hpo.outbox import Outbox, open_outbox
 from hpo.records import Records
 from hpo.resume import OpenStudy, check_params, open_study
 from hpo.schedulers import make_scheduler
 from hpo.schedulers.optuna import make_pruner
 from hpo.search import search
 from hpo.spec import Context, StudySpec, Trainer
-from hpo.storage import Store, open_store
+from hpo.storage import open_store
 
 STOPPED = 143
 SPARE_BYTES = 200_000_000
@@ -61,6 +62,7 @@ class Assignment:
     n_trials: int | None
     workdir: str
     outbox: str
+    verbose: bool
 
     def to_json(self) -> str:
         """One line."""
@@ -80,18 +82,26 @@ def main() -> int:
     emit = _emitter(events, stopping)
     assignment = Assignment(**json.loads(sys.stdin.readline()))
     logging.basicConfig(level=logging.WARNING, handlers=[_Told(emit)])
+    logging.getLogger("hpo").setLevel(logging.DEBUG if assignment.verbose else logging.WARNING)
     logging.captureWarnings(capture=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         reason = _work(assignment, stopping, emit)
     except HpoError as error:
+        log.debug("%s", error, exc_info=True)
         emit({"event": "error", "text": str(error)})
         return error.exit_code
-    except Exception as error:
+    except (OSError, SQLAlchemyError, StorageInternalError) as error:
+        log.debug("%s", error, exc_info=True)
         if disk_is_full(error):
             emit({"event": "error", "text": f"the disk is full ({error}); make room, the same command goes on"})
             return DiskFullError.exit_code
-        raise
+        text = str(error).splitlines()[0]
+        if isinstance(error, OSError):  # a folder that can't be written, and the like: nothing that goes away
+            emit({"event": "error", "text": f"{error.filename or assignment.workdir}: {error.strerror or text}"})
+            return UserError.exit_code
+        emit({"event": "notice", "text": f"the store can't be used now ({text}); the worker starts again"})
+        return HpoError.exit_code
     emit({"event": "done", "reason": reason})
     return STOPPED if stopping.asked else 0
 
@@ -121,7 +131,7 @@ class _Told(logging.Handler):
         self._emit = emit
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._emit({"event": "notice", "text": record.getMessage()})
+        self._emit({"event": "notice", "text": self.format(record)})
 
 
 def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
@@ -142,34 +152,19 @@ def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
     threading.Thread(target=_watch_input, args=(stopping,), name="input", daemon=True).start()
     store = open_store(assignment.storage)
     folder = Path(assignment.workdir) / spec.name
-    owners = Path(assignment.workdir) / ".owners"
-    leases, outbox = Leases(store.engine, owners), open_outbox(Path(assignment.outbox), spec.name)
+    leases = Leases(store.engine, Path(assignment.workdir) / ".owners")
     with store.lock():
-        opened = open_study(spec, store, leases, outbox, trainer, folder, assignment.n_trials)
+        opened = open_study(spec, store, leases, trainer, folder, Path(assignment.outbox), assignment.n_trials)
     emit({"event": "opened", "study_id": opened.identity.study_id, "n_trials": opened.n_trials})
     if assignment.first:
         _preflight(spec, opened, trainer, folder, emit)
-    owner = become_owner(owners, assignment.owner)
+    records = Records(spec, store, opened.study, leases, opened.outbox, opened.identity, folder)
+    owner = become_owner(leases.owners, assignment.owner)
     try:
-        place = _workplace(spec, store, leases, outbox, opened, trainer, folder, stopping, emit)
+        place = Workplace(records, make_pruner(spec), trainer, stopping, emit)
         return search(place, make_scheduler(spec), owner, opened.n_trials)
     finally:
         owner.leave()
-
-
-def _workplace(
-    spec: StudySpec,
-    store: Store,
-    leases: Leases,
-    outbox: Outbox,
-    opened: OpenStudy,
-    trainer: Trainer,
-    folder: Path,
-    stopping: Stopping,
-    emit: Emit,
-) -> Workplace:
-    records = Records(spec, store, opened.study, leases, outbox, opened.identity, folder)
-    return Workplace(records, make_pruner(spec), trainer, stopping, emit)
 
 
 def _watch_input(stopping: Stopping) -> None:
@@ -190,7 +185,10 @@ def _preflight(spec: StudySpec, opened: OpenStudy, trainer: Trainer, folder: Pat
         return
     trials = opened.study.get_trials(deepcopy=False)
     params = _typical_params(spec) if not trials else trials[0].user_attrs.get("hpo.params", {})
-    needs: Mapping[str, float] = estimate(params)
+    try:
+        needs: Mapping[str, float] = estimate(params)
+    except Exception as error:  # the user's code
+        raise UserError(f"estimate of study {spec.name!r} raises {type(error).__name__}: {error}") from error
     n_bytes, epoch_seconds = needs.get("bytes", 0.0), needs.get("epoch_seconds", 0.0)
     free, wanted = shutil.disk_usage(folder).free, 3 * n_bytes + SPARE_BYTES
     if free < wanted:

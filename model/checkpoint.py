@@ -1,7 +1,8 @@
 """The whole training state on disk: written so that a kill at any moment leaves one that loads.
 
-A checkpoint is written beside its place, flushed to the disk, read back, renamed, and only then named in the manifest;
-what it replaces goes after that. Tensors and plain types only: nothing here is ever unpickled freely.
+A checkpoint is written beside its place, flushed to the disk, renamed, and only then named in the manifest, with the
+checksum of what lies there; what it replaces goes after that. Tensors and plain types only: nothing here is ever
+unpickled freely.
 """
 
 import hashlib

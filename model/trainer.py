@@ -84,6 +84,9 @@ class FaceTrainer:
         threads: int | None = None,
         stop: Stop = never,
     ) -> None:
+        for split in ("train", "validation"):
+            if not len(faces.splits.get(split, ())):
+                raise ValueError(f"the data have no images for {split}")
         self.faces, self.pool_stride, self.checkpoint_seconds, self.stop = faces, pool_stride, checkpoint_seconds, stop
         self.compute: Compute = choose(device)
         self.threads = threads or torch.get_num_threads()
@@ -266,7 +269,7 @@ class FaceTrainer:
         """Put the newest usable checkpoint into state and progress; gives the thread count to go on with."""
         for payload, best_weights in checkpoints.load():
             if payload.get("fingerprint") != fingerprint:
-                log.warning("%s: made with other params, seed or data: training starts again", checkpoints.path)
+                log.warning("%s: made with other params, seed, data or device: training starts again", checkpoints.path)
                 break
             state.network.load_state_dict(payload["network"])
             state.optimizer.load_state_dict(payload["optimizer"])
@@ -281,7 +284,9 @@ class FaceTrainer:
         return self.threads
 
     def _fingerprint(self, hyperparameters: Hyperparameters, seed: int) -> str:
-        whole = [asdict(hyperparameters), seed, self.faces.identity, self.pool_stride, self.faces.image_size]
+        # The kind of device too: the state of its generator fits no other kind.
+        made_of = [self.faces.identity, self.pool_stride, self.faces.image_size, self.compute.device.type]
+        whole = [asdict(hyperparameters), seed, *made_of]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
     def _on_device(self, split: Split) -> DeviceFaces:

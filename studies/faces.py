@@ -102,6 +102,8 @@ def face_trainer(
                 threads=context.threads,
                 stop=context.stop,
             )
+        except OSError as error:
+            raise UserError(f"{error.filename or context.data}: {error.strerror or error}") from None
         except (DataError, ValueError) as error:
             raise UserError(str(error)) from None
 

@@ -30,9 +30,10 @@ class Suggested:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Begin a new trial."""
+    """Begin a new trial, or the one that somebody has put into the store to be run (`waiting`, its number)."""
 
     suggested: Suggested
+    waiting: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

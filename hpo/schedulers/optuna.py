@@ -5,6 +5,7 @@ number): so a resumed search proposes what an uninterrupted one would, and what 
 transaction, whole or not at all.
 """
 
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ from optuna import pruners, samplers
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from hpo.errors import UserError
 from hpo.schedulers import Continue, Decision, Done, History, Start, Suggested, Wait
 from hpo.seeds import derived_seed
 from hpo.space import grid
-from hpo.spec import StudySpec
+from hpo.spec import Params, StudySpec
 
 PATIENCE_EPOCHS = 10
 ENQUEUED = "hpo.enqueued"
@@ -42,30 +45,42 @@ class OptunaScheduler:
         return self._propose(history)
 
     def _propose(self, history: History) -> Decision:
-        number = len(history.trials)
-        sampler = make_sampler(self.spec, number)
-        study = _copy(history, sampler, make_pruner(self.spec))
-        if isinstance(sampler, samplers.GridSampler) and sampler.is_exhausted(study):
-            return Wait() if history.running() else Done("every cell of the grid is done")
-        tried = {t.user_attrs.get(ENQUEUED) for t in history.trials}
-        waiting = [i for i in range(len(self.spec.enqueue)) if i not in tried]
-        if waiting:
-            study.enqueue_trial(dict(self.spec.enqueue[waiting[0]]))
+        waiting = next((t for t in history.trials if t.state == TrialState.WAITING), None)
+        number = len(history.trials) if waiting is None else waiting.number
+        try:
+            sampler = make_sampler(self.spec, number)
+            study = _copy(history, sampler, make_pruner(self.spec))
+            if isinstance(sampler, samplers.GridSampler) and sampler.is_exhausted(study):
+                return Wait() if history.running() else Done("every cell of the grid is done")
+            fixed = self._fixed(history) if waiting is None else waiting.system_attrs.get("fixed_params", {})
+            if fixed is not None:
+                study.enqueue_trial(dict(fixed))
+            return Start(self._asked(study, history, fixed), None if waiting is None else waiting.number)
+        except UserError:
+            raise
+        except Exception as error:  # the study's own functions, or values that somebody has put into the store
+            raise UserError(f"no proposal for trial {number}: {type(error).__name__}: {error}") from error
+
+    def _fixed(self, history: History) -> Params | None:
+        """The first enqueued configuration that was not tried yet."""
+        tried = [t.user_attrs.get(ENQUEUED) for t in history.trials]
+        return next((params for params in self.spec.enqueue if dict(params) not in tried), None)
+
+    def _asked(self, study: Study, history: History, fixed: Params | None) -> Suggested:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             trial = study.ask()
             params = dict(self.spec.suggest(trial))
-        frozen = trial.storage.get_trial(trial._trial_id)  # noqa: SLF001  a Trial has no public way to its attributes
+        # A Trial has no public way to its attributes, nor a Study to the sampler's.
+        frozen = trial.storage.get_trial(trial._trial_id)  # noqa: SLF001
         kept = trial.storage.get_study_system_attrs(study._study_id)  # noqa: SLF001
-        return Start(
-            Suggested(
-                suggested=frozen.params,
-                distributions=frozen.distributions,
-                params=params,
-                user_attrs={**frozen.user_attrs, **({ENQUEUED: waiting[0]} if waiting else {})},
-                system_attrs=frozen.system_attrs,
-                study_attrs={name: value for name, value in kept.items() if history.study_attrs.get(name) != value},
-            )
+        return Suggested(
+            suggested=frozen.params,
+            distributions=frozen.distributions,
+            params=params,
+            user_attrs={**frozen.user_attrs, **({} if fixed is None else {ENQUEUED: dict(fixed)})},
+            system_attrs=frozen.system_attrs,
+            study_attrs={name: value for name, value in kept.items() if history.study_attrs.get(name) != value},
         )
 
 
@@ -77,9 +92,27 @@ def _copy(history: History, sampler: BaseSampler, pruner: BasePruner) -> Study:
     storage, study_id = study._storage, study._study_id  # noqa: SLF001  `add_trial` would refuse RUNNING ones
     for name, value in history.study_attrs.items():
         storage.set_study_system_attr(study_id, name, value)
+    is_grid = isinstance(sampler, samplers.GridSampler)
     for trial in history.trials:
-        storage.create_new_trial(study_id, template_trial=trial)
+        storage.create_new_trial(study_id, template_trial=_as_seen(trial, is_grid=is_grid))
     return study
+
+
+def _as_seen(trial: FrozenTrial, *, is_grid: bool) -> FrozenTrial:
+    """A trial as the sampler is to see it.
+
+    One that waits is nothing yet, but has its number. To a grid a running cell is taken, and a failed one free again.
+    """
+    if trial.state == TrialState.WAITING:
+        return create_trial(state=TrialState.FAIL)
+    if is_grid and trial.state in {TrialState.RUNNING, TrialState.FAIL}:
+        seen = copy.copy(trial)
+        if trial.state == TrialState.RUNNING:
+            seen.state, seen.datetime_complete = TrialState.PRUNED, trial.datetime_start
+        else:
+            seen.system_attrs = {k: v for k, v in trial.system_attrs.items() if k not in {"grid_id", "search_space"}}
+        return seen
+    return trial
 
 
 def make_sampler(spec: StudySpec, number: int) -> BaseSampler:

@@ -118,6 +118,7 @@ def test_an_image_folder_is_split_by_content_and_class(tmp_path, caplog):
 
     assert faces.counts() == {"train": [5] * 7, "validation": [1] * 7, "test": [6] * 7}
     assert "seeded hash of the content" in caplog.text
+    assert len(set(faces.labels[faces.limited(15).splits["train"]])) > 3  # not one class after the other
 
 
 def test_without_leaks_no_validation_or_test_image_is_in_training(tmp_path):

@@ -4,7 +4,9 @@ import collections
 import signal
 import time
 
+import optuna
 import pytest
+from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from tests.end_to_end.stores import run, runs, start, trials
@@ -109,9 +111,9 @@ def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(tmp_path, number,
 
 
 def test_a_timeout_is_no_error_and_the_same_command_goes_on(tmp_path):
-    study = write_toy(tmp_path, trials=2, epochs=100, pause=0.1)
+    study = write_toy(tmp_path, trials=2, epochs=1000, pause=0.1)
 
-    done = run(tmp_path, "--study", str(study), "--timeout", "4")
+    done = run(tmp_path, "--study", str(study), "--timeout", "15")
 
     assert done.returncode == 0
     assert "timeout reached" in done.stdout
@@ -189,8 +191,6 @@ def test_a_moved_folder_goes_on_and_says_how_its_artifacts_are_seen_again(tmp_pa
 
 
 def test_a_study_deleted_from_the_store_leaves_its_folder_to_its_name(tmp_path):
-    import optuna
-
     study = write_toy(tmp_path, trials=1)
     run(tmp_path, "--study", str(study))
     optuna.delete_study(study_name="toy", storage=f"sqlite:///{tmp_path / 'hpo.db'}")
@@ -244,3 +244,53 @@ def test_a_worker_that_somebody_ends_is_replaced(tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert [t.state for t in trials(tmp_path, "toy")] == [TrialState.COMPLETE] * 2
+
+
+def test_a_new_study_of_an_old_name_gets_runs_of_its_own(tmp_path):
+    run(tmp_path, "--study", str(write_toy(tmp_path, trials=1)))
+    (tmp_path / "hpo.db").unlink()
+
+    done = run(tmp_path, "--study", str(write_toy(tmp_path, trials=1, fields="retries=0")))
+
+    assert done.returncode == 0, done.stderr
+    assert "refuses" not in done.stdout + done.stderr
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("toy")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    assert len(found) == 4
+    assert len({each.data.tags["hpo.study_id"] for each in found}) == 2
+
+
+def test_a_folder_that_can_not_be_used_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    study = write_toy(tmp_path)
+
+    done = run(tmp_path, "--study", str(study), "--workdir", "file/trials")
+
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_braces_in_the_folders_name_are_no_placeholders(tmp_path):
+    folder = tmp_path / "{x}"
+    folder.mkdir()
+
+    done = run(folder, "--study", str(write_toy(folder, trials=1)))
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_trial_enqueued_by_optunas_own_means_is_run(tmp_path):
+    study = write_toy(tmp_path, trials=1)
+    run(tmp_path, "--study", str(study))
+    optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path / 'hpo.db'}").enqueue_trial({"x": 0.123})
+
+    done = run(tmp_path, "--study", str(study), "--trials", "3")
+
+    assert done.returncode == 0, done.stderr
+    found = trials(tmp_path, "toy")
+    assert [t.state for t in found] == [TrialState.COMPLETE] * 3
+    assert found[1].params["x"] == 0.123
+    assert found[2].params["x"] != 0.123

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_a_new_owner_gets_a_greater_token_and_the_late_one_is_refused(leases, tm
 
 
 def test_from_another_host_only_a_counter_that_stands_still_frees(leases, tmp_path):
-    far = Owner("far", "other-host/boot", tmp_path / "not-seen.owner", None)
+    far = Owner("far", "other-host", "boot", tmp_path / "not-seen.owner", None)
     lease = leases.claim(1, far)
     clock = leases.clock
 
@@ -83,3 +84,14 @@ def test_deaths_count_only_with_no_new_epoch_between(leases, tmp_path):
     leases.claim(1, become_owner(tmp_path / "owners"))
 
     assert [leases.note_death(1, epochs) for epochs in (2, 2, 3, 3, 3)] == [1, 2, 1, 2, 3]
+
+
+def test_after_a_reboot_or_an_orderly_end_a_trial_is_free_at_once(leases, tmp_path):
+    owner = become_owner(tmp_path / "owners")
+    leases.claim(1, owner)
+    leases.claim(2, replace(owner, boot="the boot before"))
+
+    assert not leases.is_free(1)
+    assert leases.is_free(2)
+    owner.leave()
+    assert leases.is_free(1)

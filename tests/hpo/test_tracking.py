@@ -159,3 +159,34 @@ def test_a_store_of_another_version_is_told_with_the_way_on(template, tmp_path):
 
     with pytest.raises(UserError, match="mlflow db upgrade"):
         check_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+def test_rows_that_wait_when_their_run_is_found_deleted_all_arrive(client, outbox, tmp_path):
+    delivered(outbox, tmp_path)
+    client.delete_run(outbox.run_id("0"))
+    outbox.put("0", "metrics", {"step": 3, "metrics": {"a": 0.3}}, once="epoch:3")
+    outbox.put("0", "tags", {"late": "tag"})
+    outbox.put("0", "status", {"status": "FINISHED"})
+
+    delivered(outbox, tmp_path)
+
+    run = client.get_run(outbox.run_id("0"))
+    assert (run.info.status, run.data.tags["late"]) == ("FINISHED", "tag")
+
+
+def test_an_experiment_deleted_while_it_works_loses_nothing_and_may_come_back(client, outbox, tmp_path):
+    found = delivered(outbox, tmp_path)
+    experiment = client.get_experiment_by_name("s").experiment_id
+    client.delete_experiment(experiment)
+    outbox.put("0", "metrics", {"step": 3, "metrics": {"a": 0.3}}, once="epoch:3")
+    for _ in range(4):
+        found.deliver()
+    assert "mlflow experiments restore" in (found.problem or "")
+
+    client.restore_experiment(experiment)
+    for _ in range(3):
+        found.deliver()
+
+    assert found.problem is None
+    assert outbox.n_waiting() == 0
+    assert steps(client, outbox) == [0, 1, 2, 3]

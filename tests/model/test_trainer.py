@@ -90,7 +90,7 @@ def test_another_seed_or_data_starts_again(tmp_path, caplog):
     other = list(trainer().train(PARAMS, seed=8, workdir=tmp_path))
 
     assert timeless(other) != timeless(first)
-    assert "made with other params, seed or data" in caplog.text
+    assert "made with other params, seed, data or device" in caplog.text
 
 
 def test_randomness_is_the_trials_alone(tmp_path):

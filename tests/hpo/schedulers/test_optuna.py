@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from hpo.errors import UserError
 from hpo.schedulers import Continue, Done, History, Start, Wait
 from hpo.schedulers.optuna import OptunaScheduler, make_pruner
 from hpo.spec import PRUNERS, SAMPLERS, StudySpec
@@ -104,3 +105,45 @@ def test_the_budget_is_never_exceeded_and_what_rests_goes_first(states, n_trials
         assert isinstance(alive, Start)
     else:
         assert isinstance(alive, Wait if running else Done)
+
+
+def test_a_grid_gives_no_running_cell_twice_and_a_failed_one_again():
+    study = spec(sampler="grid")
+    trials: list[FrozenTrial] = []
+    for number in range(8):
+        decision = OptunaScheduler(study).decide(History(study, None, trials))
+        assert isinstance(decision, Start)
+        trials.append(started(decision, number, TrialState.RUNNING))
+    assert len({tuple(sorted(t.params.items())) for t in trials}) == 8
+    assert isinstance(OptunaScheduler(study).decide(History(study, None, trials)), Wait)
+
+    failed = started(Start(decision.suggested), 7, TrialState.FAIL)
+    again = OptunaScheduler(study).decide(History(study, None, [*trials[:7], failed]))
+
+    assert isinstance(again, Start)
+    assert again.suggested.suggested == failed.params
+
+
+def test_what_somebody_put_into_the_store_is_run_once_with_its_params():
+    study = spec(sampler="random")
+    waiting = create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": {"x": 3}})
+    waiting.number = 0
+
+    decision = OptunaScheduler(study).decide(History(study, 2, [waiting]))
+
+    assert isinstance(decision, Start)
+    assert decision.waiting == 0
+    assert decision.suggested.suggested["x"] == 3
+    done = started(decision, 0)
+    assert OptunaScheduler(study).decide(History(study, 2, [done])).waiting is None
+
+
+def test_a_suggest_that_raises_is_told_as_the_users():
+    def broken(trial):
+        if trial.suggest_float("x", 0, 1) not in {0, 0.5, 1}:
+            raise RuntimeError("only here")
+        return {}
+
+    study = spec(suggest=broken)
+    with pytest.raises(UserError, match="no proposal for trial 0: RuntimeError: only here"):
+        OptunaScheduler(study).decide(History(study, 2, []))
