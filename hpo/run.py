@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from hpo.loading import load_spec
 
         spec = load_spec(options.study)
-        from hpo.session import run_study  # optuna and mlflow: 2 s, and only a study that can be run needs them
+        from hpo.conduct import run_study  # optuna and mlflow: 2 s, and only a study that can be run needs them
 
         return run_study(spec, options)
     except HpoError as error:

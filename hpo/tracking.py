@@ -6,9 +6,7 @@ trial as a failure. Training never waits for anything here.
 
 import logging
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +21,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 import mlflow.store.artifact.artifact_repository_registry as artifact_repositories
-import tenacity
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
@@ -36,12 +33,6 @@ from hpo.storage import make_once, refuse_network, sqlite_path
 DEFAULT_URI = "sqlite:///mlflow.db"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Lets the UI show it as model training, which it can't tell by itself."""
-POLL_SECONDS = 0.3
-MAX_WAIT_SECONDS = 30.0
-UNREACHED_SECONDS = 3.0
-"""How long, at the end, a server is waited for that gives errors or can't be reached."""
-HANGING_SECONDS = 60.0
-"""And one that takes its time: weights of half a gigabyte do."""
 _POINTS_A_BATCH = 1_000
 _PARAMS_A_BATCH = 100
 _PARAM_LENGTH = 6_000
@@ -304,72 +295,3 @@ def _dataset_input(dataset: Mapping[str, Any]) -> DatasetInput:
         profile=json.dumps(profile),
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
-
-
-class Delivery:
-    """Delivers a study's outbox from a thread of its own, until it is closed.
-
-    Of all processes in a working folder one delivers at a time: whoever holds `lock`.
-    """
-
-    def __init__(self, tracker: Tracker, lock: Any) -> None:
-        self.tracker = tracker
-        self._lock = lock
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
-        self._thread.start()
-
-    def drain(self, give_up: Callable[[float], bool] = lambda _: False) -> int:
-        """Wait until nothing waits any more; give up when nothing has been delivered for a while.
-
-        Args:
-            give_up: asked again and again, with the seconds waited so far.
-
-        Returns:
-            How many rows still wait; they stay on disk, and go with the next command.
-        """
-        began = moved = time.monotonic()
-        least = waiting = self.tracker.outbox.n_waiting()
-        while waiting and self._thread.is_alive():
-            now = time.monotonic()
-            patience = HANGING_SECONDS if self.tracker.problem is None else UNREACHED_SECONDS
-            if now - moved > patience or give_up(now - began):
-                break
-            time.sleep(0.05)
-            waiting = self.tracker.outbox.n_waiting()
-            if waiting < least:
-                moved, least = now, waiting
-        return waiting
-
-    def close(self) -> None:
-        """Stop delivering; a delivery that hangs is left behind: it is a daemon thread's."""
-        self._closing.set()
-        self._thread.join(timeout=1.0)
-
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            try:
-                with self._lock.acquire(timeout=1.0):
-                    self._deliver_until_closed()
-            except TimeoutError:
-                continue  # another process delivers
-            except Exception as error:  # the outbox itself can't be read now: it may be in a moment
-                self.tracker.problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-                self._closing.wait(MAX_WAIT_SECONDS)
-
-    def _deliver_until_closed(self) -> None:
-        until_delivered = tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda problem: problem is not None),
-            wait=tenacity.wait_exponential_jitter(initial=0.5, max=MAX_WAIT_SECONDS),
-            sleep=tenacity.sleep_using_event(self._closing),
-            stop=tenacity.stop_when_event_set(self._closing),
-            retry_error_callback=lambda _: None,
-        )
-        while not self._closing.is_set():
-            until_delivered(self._deliver)
-            if not self.tracker.outbox.n_waiting():
-                self._closing.wait(POLL_SECONDS)
-
-    def _deliver(self) -> str | None:
-        self.tracker.deliver()
-        return self.tracker.problem

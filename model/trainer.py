@@ -6,14 +6,13 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from data.faces import Faces, Split
 from model import optimizers
@@ -23,40 +22,15 @@ from model.device import Compute, choose
 from model.evaluation import accuracy, macro_f1
 from model.hyperparameters import Hyperparameters, missing_names, unknown_names
 from model.network import EmotionCNN, build_network, n_weights
+from model.progress import Progress, restore, snapshot
 from model.training import DeviceFaces, Stop, TrainingState, step, train_epochs, validate
 
 log = logging.getLogger(__name__)
-
-METRIC = "val_accuracy"
-"""Whose highest epoch gives the best weights."""
 
 
 def never() -> bool:
     """A `stop` that never asks to stop."""
     return False
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What a trial has behind it, beside its `TrainingState`: metrics by epoch, and the best epoch's findings."""
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = -1
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    best_confusion: list[list[int]] = field(default_factory=list)
-
-    def diverged(self) -> bool:
-        """Whether the last epoch's losses say that there is nothing more to learn."""
-        last = self.history[-1] if self.history else {}
-        return not all(math.isfinite(value) for name, value in last.items() if name.endswith("loss"))
-
-    def add(self, metrics: dict[str, float], state: TrainingState) -> None:
-        self.history.append(metrics)
-        best = self.history[self.best_epoch][METRIC] if self.best_epoch >= 0 else -math.inf
-        if metrics[METRIC] > best or self.best_epoch < 0:
-            self.best_epoch = len(self.history) - 1
-            self.best_weights = {name: t.detach().clone() for name, t in state.network.state_dict().items()}
-            self.best_confusion = state.confusion.tolist()
 
 
 class FaceTrainer:
@@ -116,7 +90,7 @@ class FaceTrainer:
         hyperparameters = Hyperparameters(**params)
         checkpoints = CheckpointFolder(Path(workdir) / "checkpoints")
         fingerprint = self._fingerprint(hyperparameters, seed)
-        state, progress = self._fresh(hyperparameters, seed), _Progress()
+        state, progress = self._fresh(hyperparameters, seed), Progress()
         threads = self._resume(checkpoints, fingerprint, state, progress)
         torch.set_num_threads(threads)
         try:
@@ -130,7 +104,7 @@ class FaceTrainer:
     def _train(
         self,
         state: TrainingState,
-        progress: _Progress,
+        progress: Progress,
         hyperparameters: Hyperparameters,
         checkpoints: CheckpointFolder,
         fingerprint: str,
@@ -144,7 +118,7 @@ class FaceTrainer:
                 state, self._training, self._validation, hyperparameters, self.compute, self.stop
             ):
                 progress.add(metrics, state)
-                unkept = _snapshot(state, progress, fingerprint)
+                unkept = snapshot(state, progress, fingerprint)
                 finished = state.epoch == hyperparameters.epochs
                 if finished or time.monotonic() - kept_at >= self.checkpoint_seconds:
                     checkpoints.save(unkept, state.epoch, (progress.best_epoch, progress.best_weights))
@@ -160,7 +134,7 @@ class FaceTrainer:
             if ended and progress.history:
                 self._write_results(workdir, hyperparameters, progress)
 
-    def _write_results(self, workdir: Path, hyperparameters: Hyperparameters, progress: _Progress) -> None:
+    def _write_results(self, workdir: Path, hyperparameters: Hyperparameters, progress: Progress) -> None:
         weights = workdir / "weights"
         weights.mkdir(parents=True, exist_ok=True)
         write_weights(weights / "best.safetensors", progress.best_weights)
@@ -263,23 +237,13 @@ class FaceTrainer:
             masks=masks,
         )
 
-    def _resume(
-        self, checkpoints: CheckpointFolder, fingerprint: str, state: TrainingState, progress: _Progress
-    ) -> int:
+    def _resume(self, checkpoints: CheckpointFolder, fingerprint: str, state: TrainingState, progress: Progress) -> int:
         """Put the newest usable checkpoint into state and progress; gives the thread count to go on with."""
         for payload, best_weights in checkpoints.load():
             if payload.get("fingerprint") != fingerprint:
                 log.warning("%s: made with other params, seed, data or device: training starts again", checkpoints.path)
                 break
-            state.network.load_state_dict(payload["network"])
-            state.optimizer.load_state_dict(payload["optimizer"])
-            optimizers.state_to(state.optimizer, self.compute.device)
-            state.shuffling.set_state(payload["shuffling"])
-            state.masks.set_state(payload["masks"])
-            state.epoch, state.updates = payload["epoch"], payload["updates"]
-            progress.history = payload["history"]
-            progress.best_epoch, progress.best_confusion = payload["best_epoch"], payload["best_confusion"]
-            progress.best_weights = best_weights
+            restore(payload, best_weights, state, progress)
             return int(payload["threads"])
         return self.threads
 
@@ -302,31 +266,3 @@ class FaceTrainer:
 def stream_seed(seed: int, stream: str) -> int:
     """The seed of one named stream of a trial's randomness, in [0, 2^63)."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8], "little") >> 1
-
-
-def _snapshot(state: TrainingState, progress: _Progress, fingerprint: str) -> Payload:
-    """A copy of everything that the rest of the training depends on, as it is between two epochs."""
-    return {
-        "fingerprint": fingerprint,
-        "network": _cloned(state.network.state_dict()),
-        "optimizer": _cloned(state.optimizer.state_dict()),
-        "shuffling": state.shuffling.get_state(),
-        "masks": state.masks.get_state(),
-        "epoch": state.epoch,
-        "updates": state.updates,
-        "history": list(progress.history),
-        "best_epoch": progress.best_epoch,
-        "best_confusion": progress.best_confusion,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _cloned(value: Any) -> Any:
-    """A deep copy of nested dicts and lists in which tensors are cloned, layout kept."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, Mapping):
-        return {name: _cloned(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_cloned(inner) for inner in value)
-    return value

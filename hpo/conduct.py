@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpo.delivery import Delivery
 from hpo.display import Display, best_table
 from hpo.launch import Launcher
 from hpo.leases import Leases, become_owner
@@ -29,7 +30,7 @@ from hpo.search import MAX_FAILURES_IN_A_ROW
 from hpo.spec import StudySpec
 from hpo.storage import Store, load_study, open_store
 from hpo.tracked import StudyIdentity, parent_status, rest_run
-from hpo.tracking import DEFAULT_URI, Delivery, Tracker, check_uri
+from hpo.tracking import DEFAULT_URI, Tracker, check_uri
 from hpo.worker import Assignment
 
 OUTBOX = "outbox"
@@ -51,7 +52,7 @@ def run_study(spec: StudySpec, options: Namespace) -> int:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160  # a pipe has no width: nothing is cut there
-    session = Session(spec, store, uri, Path(options.workdir), Display(console, spec))
+    conductor = Conductor(spec, store, uri, Path(options.workdir), Display(console, spec))
     assignment = Assignment(
         study=options.study,
         first=True,
@@ -65,19 +66,19 @@ def run_study(spec: StudySpec, options: Namespace) -> int:
         outbox=OUTBOX,
         verbose=options.verbose,
     )
-    launcher = Launcher(assignment, options.workers, session.on_event, session.on_death, session.go)
+    launcher = Launcher(assignment, options.workers, conductor.on_event, conductor.on_death, conductor.go)
     seconds = options.timeout or spec.timeout_seconds
     deadline = None if seconds is None else time.monotonic() + seconds
     with _signals(launcher):
         try:
-            code = launcher.run(deadline, session.tick)
+            code = launcher.run(deadline, conductor.tick)
         finally:
-            session.display.close()
-        return session.finish(launcher, code)
+            conductor.display.close()
+        return conductor.finish(launcher, code)
 
 
 @dataclass(slots=True)
-class Session:
+class Conductor:
     """What this process does beside its workers."""
 
     spec: StudySpec
