@@ -40,7 +40,7 @@ def locate(path: str | Path | None, environ: Mapping[str, str] = os.environ) -> 
     place = Path(path) if path else Path(environ.get("FER2013_DIR") or "datasets")
     if not place.exists():
         raise DataError(
-            f"{place}: no face data there. Ways to get them: `python -m data.prepare --download` (needs a Kaggle "
+            f"{place}: no such file or folder. Ways to get them: `python -m data.prepare --download` (needs a Kaggle "
             "account), or a file of your own with `--data PATH` (or FER2013_DIR=FOLDER, or in ./datasets), "
             "or drawn faces with `--study demo`"
         )

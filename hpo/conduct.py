@@ -7,7 +7,8 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -29,13 +30,14 @@ from hpo.records import Records
 from hpo.search import MAX_FAILURES_IN_A_ROW
 from hpo.spec import StudySpec
 from hpo.storage import Store, load_study, open_store
-from hpo.tracked import StudyIdentity, parent_status, rest_run
+from hpo.tracked import StudyIdentity, parent_status, ranking, rest_run
 from hpo.tracking import DEFAULT_URI, Tracker, check_uri
 from hpo.worker import Assignment
 
 OUTBOX = "outbox"
 log = logging.getLogger("hpo")
 MAX_DEATHS = 3
+_ORDINALS = ("", "first", "second", "third")
 SIGNALLED_SECONDS = 0.5
 """How long MLflow is waited for at the end when a signal asked to end: all must be over within ten seconds."""
 
@@ -67,8 +69,7 @@ def run_study(spec: StudySpec, options: Namespace) -> int:
         verbose=options.verbose,
     )
     launcher = Launcher(assignment, options.workers, conductor.on_event, conductor.on_death, conductor.go)
-    seconds = options.timeout or spec.timeout_seconds
-    deadline = None if seconds is None else time.monotonic() + seconds
+    deadline = None if options.timeout is None else time.monotonic() + options.timeout
     with _signals(launcher):
         try:
             code = launcher.run(deadline, conductor.tick)
@@ -104,6 +105,8 @@ class Conductor:
             self._errors.append(str(event["text"]))
         elif event["event"] == "ended" and event["state"] != "FAIL":
             self._failed_in_a_row = 0
+        if event["event"] == "ended" and self._records is not None:
+            self.display.take_stock(self._records.trials())  # another command may be at the same study
         self.display.handle(worker, event)
 
     def _open(self, study_id: str, n_trials: int | None) -> None:
@@ -125,23 +128,28 @@ class Conductor:
         Returns:
             False where three trials in a row have failed so: the cause is not in a trial.
         """
-        if not asked:
-            self.display.say(f"a worker died ({how}); another takes its place")
         if self._records is None:
+            if not asked:
+                self.display.say(f"a worker died ({how}); another takes its place")
             return True
         records = self._records
         doomed = []
+        at = ""
         with records.store.lock():
             for trial_id in records.leases.release_owner(owner):
                 trial = records.trial(trial_id)
                 if trial.state != TrialState.RUNNING:
                     continue
                 deaths = 0 if asked else records.leases.note_death(trial_id, len(trial.intermediate_values))
+                nth = _ORDINALS[min(deaths, MAX_DEATHS)]
+                at = f" at trial {trial.number}, for the {nth} time with no new epoch between"
                 if deaths >= MAX_DEATHS:
                     undertaker = become_owner(self.workdir / ".owners")
                     doomed.append((undertaker, records.leases.claim(trial_id, undertaker)))
                 else:
                     rest_run(records.outbox, trial.number, "interrupted")
+        if not asked:
+            self.display.say(f"a worker died{at} ({how}); another takes its place")
         for undertaker, lease in doomed:
             reason = f"its worker died {MAX_DEATHS} times in a row with no new epoch between; the last time: {how}"
             records.end(lease, TrialState.FAIL, reason)
@@ -179,13 +187,15 @@ class Conductor:
             )
             self._delivery.close()
             if table := best_table(self.spec, trials):
+                say(f"best trials of {self.spec.name}, by their {self.spec.value} epoch")
                 self.display.console.print(table)
             if done and self.spec.summarize is not None:
                 for line in self.spec.summarize(trials):
                     say(line)
             if done:
-                n_done = sum(t.state in {TrialState.COMPLETE, TrialState.PRUNED} for t in trials)
-                say(f"study {self.spec.name} is done: {n_done} trials; `--trials {n_done * 2}` would let it go on")
+                self._say_done(trials)
+            else:
+                say(f"study {self.spec.name}: {self.display.spent()}")
             self._say_where(waiting)
         if interrupted is not None:
             say(f"interrupted; the same command goes on: {_command()}")
@@ -193,6 +203,14 @@ class Conductor:
         if launcher.stopping and code == 0:
             say(f"timeout reached; the same command goes on: {_command()}")
         return code
+
+    def _say_done(self, trials: Sequence[FrozenTrial]) -> None:
+        counts = Counter(t.state for t in trials)
+        n_done = counts[TrialState.COMPLETE] + counts[TrialState.PRUNED]
+        more = f"; `--trials {n_done * 2}` would let it go on" if self.display.n_trials is not None else ""
+        self.display.say(f"study {self.spec.name} is done: {n_done} trial{'s'[: n_done != 1]}{more}")
+        if not ranking(self.spec, trials):
+            self.display.say("no trial has a value: all of them diverged, failed or were pruned")
 
     def _rest(self, code: int, *, done: bool) -> None:
         """Say in MLflow how the study is now, unless workers of another command are at it."""

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from hpo.schedulers.protocol import PAUSED
 from hpo.spec import StudySpec
 from hpo.tracked import params_of, ranking, run_name
 
@@ -30,10 +31,13 @@ class Display:
     spec: StudySpec
     n_trials: int | None = None
     n_done: int = 0
+    n_epochs: int = 0
+    """Trained in all, by this call and those before."""
     best: tuple[float, str] | None = None
     running: dict[int, dict[str, Any]] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
     _done_here: int = 0
+    """What of the budget was spent in this call: trials, or epochs where those are the budget."""
     _names: dict[int, str] = field(default_factory=dict)
     _live: Live | None = None
     _bar: Progress = field(init=False)
@@ -44,7 +48,7 @@ class Display:
             TextColumn(f"[bold]{self.spec.name}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("trials"),
+            TextColumn("epochs" if self._by_epochs() else "trials"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
             console=self.console,
@@ -54,14 +58,25 @@ class Display:
     def open(self, trials: Sequence[FrozenTrial], n_trials: int | None) -> None:
         """Begin with what the study has already."""
         self.n_trials = n_trials
-        self.n_done = sum(t.state.is_finished() and t.state.name != "FAIL" for t in trials)
-        for trial in reversed(ranking(self.spec, trials)):
-            self._note_best(trial.value, run_name(trial.number, params_of(trial)))
-        if self.n_done and (n_trials is None or self.n_done < n_trials):
-            self.say(f"study {self.spec.name} goes on: {self.n_done} of {n_trials or 'unbounded'} trials are done")
+        self.take_stock(trials)
+        done, budget, _ = self._spent()
+        if done and (budget is None or done < budget):
+            self.say(f"study {self.spec.name} goes on: {self.spent()}")
         if self.console.is_terminal and self._live is None:
             self._live = Live(self._drawn(), console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
+
+    def take_stock(self, trials: Sequence[FrozenTrial]) -> None:
+        """Count what the store has: workers of another command may be at the same study."""
+        self.n_done = sum(t.state.is_finished() and t.state.name != "FAIL" for t in trials)
+        self.n_epochs = sum(len(t.intermediate_values) for t in trials)
+        for trial in ranking(self.spec, trials)[:1]:
+            self._note_best(trial.value, run_name(trial.number, params_of(trial)))
+
+    def spent(self) -> str:
+        """What is done of the budget, in words."""
+        done, budget, unit = self._spent()
+        return f"{done} of {budget or 'unbounded'} {unit} are done"
 
     def handle(self, worker: int, event: Mapping[str, Any]) -> None:
         """Take in an event of a worker."""
@@ -71,9 +86,13 @@ class Display:
             self.running[worker] = {"trial": number, "epoch": None, "value": None}
         elif kind == "epoch":
             self.running[worker] = {"trial": number, "epoch": event["epoch"], "value": event["value"]}
+            self.n_epochs += event["new"]
+            self._done_here += event["new"] and self._by_epochs()
         elif kind == "ended":
             self.running.pop(worker, None)
             self._ended(number, event)
+        elif kind == "rested":
+            self._rested(number, self.running.pop(worker, None), event["reason"])
         elif kind == "notice":
             self.say(str(event["text"]))
         elif kind == "done":
@@ -94,18 +113,37 @@ class Display:
             self._live.stop()
             self._live = None
 
+    def _by_epochs(self) -> bool:
+        return self.spec.n_epochs is not None
+
+    def _spent(self) -> tuple[int, int | None, str]:
+        """What is done of the budget, in its own unit."""
+        if self._by_epochs():
+            return self.n_epochs, self.spec.n_epochs, "epochs"
+        return self.n_done, self.n_trials, "trials"
+
+    def _rested(self, number: int, run: Mapping[str, Any] | None, reason: str) -> None:
+        """A pause is worth a line where it brings a new best: there are hundreds."""
+        value = None if run is None else run["value"]
+        if reason == PAUSED and value is not None and (self.best is None or self.spec.better(value, self.best[0])):
+            name = self._names.get(number, f"#{number}")
+            self._note_best(value, name)
+            done, budget, unit = self._spent()
+            of = f"/{budget}" if budget else ""
+            self.say(f"[{done}{of} {unit}] {name}: paused, {self.spec.metric}={value:.4f}; the best so far")
+
     def _ended(self, number: int, event: Mapping[str, Any]) -> None:
         name, value, state = self._names.get(number, f"#{number}"), event["value"], event["state"]
         if state != "FAIL":
-            self.n_done += 1
-            self._done_here += 1
+            self._done_here += not self._by_epochs()
         if state == "COMPLETE":
             self._note_best(value, name)
         score = "" if value is None else f" {self.spec.metric}={value:.4f}"
         reason = f" ({str(event['reason']).splitlines()[0]})" if event.get("reason") else ""
         best = f"; best {self.best[0]:.4f} ({self.best[1]})" if self.best else ""
-        of = f"/{self.n_trials}" if self.n_trials else ""
-        self.say(f"[{self.n_done}{of}] {name}: {state}{score}{reason}{best}")
+        done, budget, _ = self._spent()
+        of = (f"/{budget}" if budget else "") + (" epochs" if self._by_epochs() else "")
+        self.say(f"[{done}{of}] {name}: {state}{score}{reason}{best}")
 
     def _note_best(self, value: float | None, name: str) -> None:
         if value is not None and (self.best is None or self.spec.better(value, self.best[0])):
@@ -113,10 +151,11 @@ class Display:
 
     def _drawn(self) -> Group:
         left = ""
-        if self.n_trials and self._done_here:
-            seconds = (time.monotonic() - self._began) / self._done_here * max(0, self.n_trials - self.n_done)
+        done, budget, _ = self._spent()
+        if budget and self._done_here:
+            seconds = (time.monotonic() - self._began) / self._done_here * max(0, budget - done)
             left = f"about {_clock(seconds)} left"
-        self._bar.update(self._task, total=self.n_trials, completed=self.n_done, left=left)
+        self._bar.update(self._task, total=budget, completed=done, left=left)
         table = Table.grid(padding=(0, 2))
         if self.best:
             table.add_row("best", f"{self.spec.metric} {self.best[0]:.4f}", self.best[1])
@@ -133,7 +172,7 @@ def best_table(spec: StudySpec, trials: Sequence[FrozenTrial], n_rows: int = 5) 
     if not ranked:
         return None
     names = list(dict.fromkeys(name for trial in ranked for name in params_of(trial)))
-    table = Table(title=f"best trials of {spec.name}, by their {spec.value} epoch", title_justify="left", box=SIMPLE)
+    table = Table(box=SIMPLE)
     for column in ("trial", spec.metric, *names):
         table.add_column(column, justify="right", overflow="fold")
     for trial in ranked:

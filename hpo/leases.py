@@ -13,10 +13,11 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
@@ -167,9 +168,16 @@ class Leases:
 
     def is_free(self, trial_id: int) -> bool:
         """Whether a trial has no live owner. From another host that takes `GRACE_SECONDS` of looking to be seen."""
+        return trial_id in self.free_among([trial_id])
+
+    def free_among(self, trial_ids: Collection[int]) -> set[int]:
+        """Those trials that have no live owner; one look at the table for all of them."""
         with self.engine.begin() as connection:
-            row = connection.execute(sa.select(_leases).where(_leases.c.trial_id == trial_id)).one_or_none()
-        if row is None or row.owner is None:
+            rows = {row.trial_id: row for row in connection.execute(sa.select(_leases))}
+        return {i for i in trial_ids if i not in rows or self._is_free(rows[i])}
+
+    def _is_free(self, row: sa.Row[Any]) -> bool:
+        if row.owner is None:
             return True
         if row.host == this_host():
             if row.boot != this_boot():
@@ -178,9 +186,9 @@ class Leases:
             file = next((place for place in places if place.exists()), None)
             return file is None or not _is_locked(file)  # without its file an owner has left in order
         stamp = (row.token, row.counter)
-        known, since = self._seen.get(trial_id, (None, 0.0))
+        known, since = self._seen.get(row.trial_id, (None, 0.0))
         if known != stamp:
-            self._seen[trial_id] = (stamp, self.clock())
+            self._seen[row.trial_id] = (stamp, self.clock())
             return False
         return self.clock() - since >= GRACE_SECONDS
 
@@ -217,14 +225,16 @@ class Stopping:
     Attributes:
         asked: the whole worker is to end.
         lost: only the current trial is: it has another owner by now.
+        deadline: on the monotonic clock: when the study's device seconds are used up; None for never.
     """
 
     asked: bool = False
     lost: bool = False
+    deadline: float | None = None
 
     def __call__(self) -> bool:
         """Whether to end."""
-        return self.asked or self.lost
+        return self.asked or self.lost or (self.deadline is not None and time.monotonic() >= self.deadline)
 
 
 @contextmanager

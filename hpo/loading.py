@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib.util
+import re
 import stat
 import sys
 import traceback
@@ -44,7 +45,9 @@ def load_spec(study: str) -> StudySpec:
     except UserError as error:
         faults.append(f"{path}: {error}")
     except Exception as error:  # it is the user's code: whatever it raises is told as a fault of it
-        faults.append(f"{path}:{_line_in(path, error)}: {type(error).__name__}: {error}")
+        needed = re.findall(r"'(\w+)'", str(error)) if "required keyword-only argument" in str(error) else []
+        words = f"StudySpec needs {', '.join(needed)}" if needed else f"{type(error).__name__}: {error}"
+        faults.append(f"{path}:{_line_in(path, error)}: {words}")
     if faults:
         raise UserError("\n".join(faults))
     if not isinstance(found, StudySpec):

@@ -6,6 +6,7 @@ Each thing that can go wrong has its policy beside it.
 import gc
 import logging
 import math
+import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ from typing import Any
 from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
-from hpo.errors import DiskFullError, disk_is_full
+from hpo.errors import DiskFullError, UserError, disk_is_full
 from hpo.leases import Lease, Stopping, kept_alive
 from hpo.records import Records
+from hpo.schedulers.protocol import PAUSED, pause_at
 from hpo.seeds import trial_seed
 from hpo.spec import Metrics, StudySpec, Trainer
 from hpo.tracked import finite, log_epoch, open_run, params_of
@@ -51,21 +53,28 @@ class Workplace:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How a trial's epochs ended; state None where it was interrupted and is to go on later."""
+    """How a trial's epochs ended; state None where it is to go on later, `reason` then says why it stopped."""
 
     state: TrialState | None
     reason: str | None = None
+    fault: UserError | None = None
+    """What is wrong with the study itself: every other trial would fail of it too."""
+
+
+_INTERRUPTED = _End(None, "interrupted")
+_PAUSED = _End(None, PAUSED)
 
 
 def run_trial(place: Workplace, lease: Lease) -> TrialState | None:
-    """Run, or go on with, the trial of a lease, and tell Optuna and MLflow how it ended.
+    """Run, or go on with, the trial of a lease as far as was decided; tell Optuna and MLflow how it ended.
 
     Returns:
-        Its state; None where it was interrupted: it stays RUNNING in Optuna, for whoever takes it next.
+        Its state; None where it was interrupted or paused: it stays RUNNING in Optuna, for whoever takes it next.
 
     Raises:
         LeaseLostError: another worker owns it by now.
         DiskFullError: no room; the trial can go on once there is.
+        UserError: what the trainer yields can't be used; the trial has failed of it, and all others would.
     """
     records = place.records
     trial = records.trial(lease.trial_id)
@@ -74,19 +83,25 @@ def run_trial(place: Workplace, lease: Lease) -> TrialState | None:
     workdir.mkdir(parents=True, exist_ok=True)
     open_run(records.outbox, records.identity, trial.number, params, trial.params, seed=seed, attempt=lease.token)
     place.emit({"event": "started", "trial": trial.number, "params": dict(params)})
+    began = time.monotonic()
     with kept_alive(records.leases, lease, place.stopping):
-        end = _End(None)
-        for _ in range(records.spec.retries + 1):
+        end = _INTERRUPTED
+        for attempt in range(records.spec.retries + 1):
             end = _run_epochs(place, trial.number, lease, params, seed, workdir)
-            if end.state != TrialState.FAIL:
+            if end.state != TrialState.FAIL or end.fault is not None:
                 break
-            log.warning("trial %d raised: %s", trial.number, (end.reason or "").splitlines()[0])
+            if attempt < records.spec.retries:
+                log.warning("trial %d is tried again: %s", trial.number, (end.reason or "").splitlines()[0])
+    seconds = time.monotonic() - began
     if end.state is None:
-        records.rest(lease, trial.number)
+        records.rest(lease, trial.number, end.reason or "", seconds)
+        place.emit({"event": "rested", "trial": trial.number, "reason": end.reason})
         return None
-    value = records.end(lease, end.state, end.reason)
+    value = records.end(lease, end.state, end.reason, seconds)
     told = {"event": "ended", "trial": trial.number, "state": end.state.name, "value": value, "reason": end.reason}
     place.emit(told)
+    if end.fault is not None:
+        raise end.fault
     return end.state
 
 
@@ -103,17 +118,30 @@ def _trained(
     try:
         epochs = iter(place.trainer.train(params, seed=seed, workdir=workdir))
         for metrics in epochs:
-            if metric not in metrics:
-                raise ValueError(f"the trainer yields no metric {metric!r}, only {', '.join(metrics)}")
+            _refuse_epoch(metrics, metric)
             yield {name: float(value) for name, value in metrics.items()}
+    except UserError:
+        raise
     except GeneratorExit:
         with _as_trainer_error():
             close = getattr(epochs, "close", None)
             if close is not None:
                 close()
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _TrainerError from error
+
+
+def _refuse_epoch(metrics: object, metric: str) -> None:
+    """What one trial does wrong here every trial does.
+
+    Raises:
+        UserError: it yields something else than a mapping with the study's metric in it.
+    """
+    if not isinstance(metrics, Mapping):
+        raise UserError(f"the trainer must yield a mapping of metrics an epoch, got {metrics!r:.80}")
+    if metric not in metrics:
+        raise UserError(f"the trainer yields no metric {metric!r}, only {', '.join(map(str, metrics))}")
 
 
 @contextmanager
@@ -131,6 +159,8 @@ def _run_epochs(
     try:
         end = _drive(place, number, lease, epochs)
         epochs.close()  # where it was left early, the trainer keeps what it must
+    except UserError as fault:
+        return _End(TrialState.FAIL, str(fault), fault)
     except _TrainerError as raised:
         error = raised.__cause__ or raised
         if disk_is_full(error):
@@ -138,7 +168,7 @@ def _run_epochs(
         (workdir / "artifacts").mkdir(parents=True, exist_ok=True)
         write_whole(workdir / "artifacts" / "error.txt", "".join(traceback.format_exception(error)).encode())
         log.debug("trial %d raised", number, exc_info=error)
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error} ({_place(error)}; see {workdir / 'artifacts' / 'error.txt'})"
         # The traceback holds the frames, the frames hold tensors (optuna#1224): let them go before the next trial.
         traceback.clear_frames(error.__traceback__)
         return _End(TrialState.FAIL, reason)
@@ -151,7 +181,8 @@ def _run_epochs(
 def _drive(place: Workplace, number: int, lease: Lease, epochs: Iterator[Metrics]) -> _End:
     """The loop. Recorded epochs come first and at once: what the stores have of them already is left as it is."""
     records, spec = place.records, place.records.spec
-    reported = dict(records.trial(lease.trial_id).intermediate_values)
+    trial = records.trial(lease.trial_id)
+    reported, until = dict(trial.intermediate_values), pause_at(spec, trial)
     last_reported = max(reported, default=-1)
     warned: set[str] = set()
     for epoch, metrics in enumerate(epochs):
@@ -170,10 +201,15 @@ def _drive(place: Workplace, number: int, lease: Lease, epochs: Iterator[Metrics
         place.emit(told)
         if epoch >= last_reported and place.pruner.prune(records.study, records.trial(lease.trial_id)):
             return _End(TrialState.PRUNED, f"pruned by {_name(spec.pruner)} after epoch {epoch}")
+        if spec.max_epochs is not None and epoch + 1 >= spec.max_epochs:
+            break
+        if until is not None and epoch + 1 >= until:
+            return _PAUSED
         if place.stopping():
-            return _End(None)
-    if place.stopping():
-        return _End(None)
+            return _INTERRUPTED
+    else:
+        if place.stopping():
+            return _INTERRUPTED
     if not records.trial(lease.trial_id).intermediate_values:
         return _End(TrialState.FAIL, "the trainer yielded no epoch")
     return _End(TrialState.COMPLETE)
@@ -185,6 +221,14 @@ def _diverged(spec: StudySpec, metrics: Metrics) -> str | None:
         if (name == spec.metric or name.endswith("loss")) and not math.isfinite(value):
             return f"{name} is {value}"
     return None
+
+
+def _place(error: BaseException) -> str:
+    """The line that raised, in the innermost file that is not of an installed package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "site-packages" not in f.filename and Path(f.filename).parent != Path(__file__).parent]
+    frame = (own or frames)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 def _name(pruner: object) -> str:

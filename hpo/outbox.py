@@ -1,11 +1,12 @@
-"""What is on its way to MLflow, on disk until MLflow has it. Training puts here and never waits for a server.
+"""What MLflow has been told, or is yet to be, on disk. Training puts here and never waits for a server.
 
 One SQLite file a study. Rows and references only: artifacts stay where they are. A row put with a name (`once`) is
-kept the first time and ignored later, so that an epoch trained again after a crash is not logged again.
+kept the first time and ignored later, so that an epoch trained again after a crash is not logged again. Rows stay when
+MLflow has them: a server that has lost them, or another one, is told everything anew.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +40,6 @@ _runs = sa.Table(
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("run_id", sa.String, nullable=True),
     sa.Column("tracking_uri", sa.String, nullable=True),
-    sa.Column("ended", sa.Boolean, nullable=False),
 )
 
 PARENT = "study"
@@ -96,26 +96,13 @@ class Outbox:
             return connection.scalar(query) or 0
 
     def mark_sent(self, ids: Sequence[int], *, refused: bool = False) -> None:
-        """Note that MLflow has these rows, or will never take them; rows of ended runs that it has are dropped."""
-        ended = sa.select(_runs.c.run).where(_runs.c.ended)
+        """Note that MLflow has these rows, or will never take them."""
         with self.engine.begin() as connection:
             state = _REFUSED if refused else _SENT
             connection.execute(_items.update().where(_items.c.id.in_(ids)).values(state=state))
-            connection.execute(_items.delete().where(_items.c.state == _SENT, _items.c.run.in_(ended)))
-
-    def end(self, runs: Iterable[str]) -> None:
-        """Note that nothing more will be put for these runs: their trials have ended in Optuna's store."""
-        names = list(runs)
-        if not names:
-            return
-        with self.engine.begin() as connection:
-            rows = [{"run": name, "ended": True} for name in names]
-            statement = insert(_runs).on_conflict_do_update(index_elements=["run"], set_={"ended": True})
-            connection.execute(statement, rows)
-            connection.execute(_items.delete().where(_items.c.state == _SENT, _items.c.run.in_(names)))
 
     def knows(self, run: str) -> bool:
-        """Whether anything was ever put for a run that has not ended."""
+        """Whether anything was ever put for a run."""
         with self.engine.begin() as connection:
             query = sa.select(sa.func.count()).select_from(_items).where(_items.c.run == run)
             return bool(connection.scalar(query))
@@ -129,18 +116,17 @@ class Outbox:
         """Note MLflow's id of a run; None forgets it, and everything kept of the run waits again."""
         with self.engine.begin() as connection:
             values = {"run_id": run_id, "tracking_uri": tracking_uri}
-            statement = insert(_runs).values(run=run, ended=False, **values)
+            statement = insert(_runs).values(run=run, **values)
             connection.execute(statement.on_conflict_do_update(index_elements=["run"], set_=values))
             if run_id is None:
                 mine = (_items.c.run == run, _items.c.state == _SENT)
                 connection.execute(_items.update().where(*mine).values(state=_WAITING))
 
-    def foreign_runs(self, tracking_uri: str) -> list[str]:
-        """Runs that have an id at another tracking URI, and something kept for them here."""
-        kept = sa.select(_items.c.run).distinct()
-        query = sa.select(_runs.c.run).where(_runs.c.tracking_uri != tracking_uri, _runs.c.run.in_(kept))
+    def known_runs(self) -> dict[str, str]:
+        """Runs that have an id in MLflow, with the tracking URI where they have it."""
+        query = sa.select(_runs.c.run, _runs.c.tracking_uri).where(_runs.c.run_id.is_not(None))
         with self.engine.begin() as connection:
-            return list(connection.scalars(query.where(_runs.c.run_id.is_not(None))))
+            return {row.run: row.tracking_uri for row in connection.execute(query)}
 
 
 def open_outbox(folder: Path, study_id: str) -> Outbox:

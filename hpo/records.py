@@ -3,6 +3,7 @@
 And how a trial ends in all of them. What is told here is told by the trial's owner, or refused.
 """
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.errors import LeaseLostError
 from hpo.leases import Lease, Leases
 from hpo.outbox import Outbox
+from hpo.schedulers.protocol import DROPPED, PAUSED, SECONDS
 from hpo.spec import StudySpec
 from hpo.storage import Store
 from hpo.tracked import StudyIdentity, end_run, log_best, put_artifact, rank, ranking, rest_run
@@ -44,8 +46,8 @@ class Records:
 
     def resting(self) -> frozenset[int]:
         """Numbers of trials that are RUNNING in Optuna and have no live owner."""
-        running = (t for t in self.trials() if t.state == TrialState.RUNNING)
-        return frozenset(t.number for t in running if self.leases.is_free(t._trial_id))  # noqa: SLF001
+        running = {t._trial_id: t.number for t in self.trials() if t.state == TrialState.RUNNING}  # noqa: SLF001
+        return frozenset(running[trial_id] for trial_id in self.leases.free_among(running))
 
     def refuse_lost(self, lease: Lease) -> None:
         """Let only its owner write to a trial.
@@ -60,20 +62,24 @@ class Records:
         """Tell Optuna a trial's intermediate value."""
         self.study._storage.set_trial_intermediate_value(lease.trial_id, epoch, value)  # noqa: SLF001
 
-    def rest(self, lease: Lease, number: int) -> None:
-        """Leave an interrupted trial to whoever takes it next."""
+    def rest(self, lease: Lease, number: int, words: str, seconds: float) -> None:
+        """Leave a trial that was interrupted or paused (`words`) after some device seconds to whoever takes it next."""
         with self.store.lock():
             self.refuse_lost(lease)
-            rest_run(self.outbox, number, "interrupted")
+            self._add_seconds(lease, seconds)
+            rest_run(self.outbox, number, words)
             self.leases.release(lease)
+        if words == PAUSED:
+            self._drop_checkpoints()
 
-    def end(self, lease: Lease, state: TrialState, reason: str | None) -> float | None:
+    def end(self, lease: Lease, state: TrialState, reason: str | None, seconds: float = 0.0) -> float | None:
         """End a trial: first the outbox is told, then Optuna; then what it no longer needs goes.
 
         Args:
             lease: of the trial.
             state: COMPLETE, PRUNED or FAIL.
             reason: why it was pruned or failed.
+            seconds: what it took of the device since its lease was claimed.
 
         Returns:
             The trial's value.
@@ -84,6 +90,7 @@ class Records:
         storage = self.study._storage  # noqa: SLF001
         with self.store.lock():
             self.refuse_lost(lease)
+            self._add_seconds(lease, seconds)
             trial = self.trial(lease.trial_id)
             workdir = self.folder / str(trial.number)
             value = trial_value(self.spec, trial) if state != TrialState.FAIL else None
@@ -91,20 +98,45 @@ class Records:
                 storage.set_trial_user_attr(lease.trial_id, "hpo.reason", reason[:2000])
             if run_id := self.outbox.run_id(str(trial.number)):
                 storage.set_trial_user_attr(lease.trial_id, "mlflow.run_id", run_id)
-            self._keep_weights(trial, state, value)
+            self._keep_weights(trial, state, value, reason)
             end_run(self.outbox, trial.number, state, reason=reason, artifacts=workdir / "artifacts")
             storage.set_trial_state_values(lease.trial_id, state=state, values=None if value is None else [value])
             self.leases.drop(lease.trial_id)
             log_best(self.outbox, self.spec, self.trials(), self.folder)
-        self.outbox.end([str(trial.number)])
         if not self.spec.reuse_epochs:
             shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
         return value
 
-    def _keep_weights(self, trial: FrozenTrial, state: TrialState, value: float | None) -> None:
+    def _add_seconds(self, lease: Lease, seconds: float) -> None:
+        if seconds:
+            before = self.trial(lease.trial_id).user_attrs.get(SECONDS, 0.0)
+            self.study._storage.set_trial_user_attr(lease.trial_id, SECONDS, before + seconds)  # noqa: SLF001
+
+    def _drop_checkpoints(self) -> None:
+        """Let go of paused trials' checkpoints that are over the study's cap: of the worst first. They can be rebuilt.
+
+        Of what a trial may be continued from only time is lost: the same params and seed give the same epochs.
+        """
+        cap = self.spec.checkpoint_bytes
+        if cap is None:
+            return
+        with self.store.lock():
+            trials, resting = self.trials(), self.resting()
+            sizes = {n: size for n in resting if (size := _size(self.folder / str(n) / "checkpoints"))}
+            values = {n: trial_value(self.spec, trials[n]) for n in sizes}
+            worst_first = sorted(sizes, key=lambda n: rank(self.spec, values[n] or -math.inf, n), reverse=True)
+            for number in worst_first:
+                if sum(sizes.values()) <= cap:
+                    return
+                del sizes[number]
+                storage, trial_id = self.study._storage, trials[number]._trial_id  # noqa: SLF001
+                storage.set_trial_user_attr(trial_id, DROPPED, len(trials[number].intermediate_values))
+                shutil.rmtree(self.folder / str(number) / "checkpoints", ignore_errors=True)
+
+    def _keep_weights(self, trial: FrozenTrial, state: TrialState, value: float | None, reason: str | None) -> None:
         """Upload the weights of a trial that is among the best; let go of those that it displaces."""
         order = {t.number: rank(self.spec, t.value or 0.0, t.number) for t in ranking(self.spec, self.trials())}
-        if state == TrialState.COMPLETE and value is not None:
+        if value is not None and (state == TrialState.COMPLETE or (reason or "").startswith(PAUSED)):
             order[trial.number] = rank(self.spec, value, trial.number)
         best_first = sorted(order, key=lambda number: order[number])
         kept, displaced = best_first[: self.spec.keep_weights], best_first[self.spec.keep_weights :]
@@ -121,6 +153,10 @@ class Records:
 
     def _weights(self, number: int) -> Path:
         return self.folder / str(number) / "weights"
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
 
 
 def trial_value(spec: StudySpec, trial: FrozenTrial) -> float | None:

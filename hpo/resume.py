@@ -1,6 +1,7 @@
 """Creates a study, or finds it and makes sure that it is still the same one."""
 
 import json
+import logging
 import shutil
 import uuid
 import warnings
@@ -21,6 +22,8 @@ from hpo.spec import StudySpec, Trainer
 from hpo.storage import Store
 from hpo.tracked import StudyIdentity, log_best, open_parent, rest_run
 from hpo.whole import write_whole
+
+log = logging.getLogger(__name__)
 
 NOT_COMPARED = {"device", "dataset"}
 """Parts of a trainer's description that may differ when a study goes on."""
@@ -76,9 +79,11 @@ def open_study(
         study.set_user_attr("hpo.facts", facts)
         attrs = study.user_attrs
     else:
-        _refuse_changes(spec, study, attrs["hpo.facts"], facts)
+        if any(t.state != TrialState.FAIL for t in study.get_trials(deepcopy=False)):
+            _refuse_changes(spec, study, attrs["hpo.facts"], facts)
         if attrs["hpo.facts"] != facts:
-            study.set_user_attr("hpo.facts", facts)  # a range was widened
+            log.warning("study %s: its search space is wider than before, and can't become narrower", spec.name)
+            study.set_user_attr("hpo.facts", facts)
     if n_trials is not None:
         study.set_user_attr("hpo.n_trials", n_trials)
     identity = StudyIdentity(attrs["hpo.study_id"], spec.name, description_of(trainer))
@@ -159,7 +164,6 @@ def _settle(
         if trial.state == TrialState.RUNNING and leases.is_free(trial._trial_id):  # noqa: SLF001
             rest_run(outbox, trial.number, "interrupted")
     ended = [t.number for t in trials if t.state.is_finished()]
-    outbox.end(str(number) for number in ended)
     if not spec.reuse_epochs:
         for number in ended:
             shutil.rmtree(folder / str(number) / "checkpoints", ignore_errors=True)

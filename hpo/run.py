@@ -68,23 +68,27 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if fault := outside(value, 1, MAX_TRIALS):
-        raise argparse.ArgumentTypeError(fault)
-    return value
+    return _whole(text, MAX_TRIALS)
 
 
 def _workers(text: str) -> int:
-    value = int(text)
-    if fault := outside(value, 1, MAX_WORKERS):
+    return _whole(text, MAX_WORKERS)
+
+
+def _whole(text: str, most: int) -> int:
+    value = int(text) if text.strip().lstrip("+-").isdecimal() else text
+    if fault := outside(value, 1, most):
         raise argparse.ArgumentTypeError(fault)
-    return value
+    return int(value)
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text}")
+        raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text!r}")
     return value
 
 

@@ -2,18 +2,34 @@
 
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpo.errors import FailuresError, LeaseLostError
+from hpo.errors import FailuresError, LeaseLostError, UserError
 from hpo.leases import Lease, Owner
 from hpo.objective import Workplace, run_trial
 from hpo.records import Records
-from hpo.schedulers import Continue, Done, History, Scheduler, Start, Suggested, Wait
+from hpo.schedulers.protocol import (
+    DECISIONS,
+    PAUSED,
+    Continue,
+    Done,
+    History,
+    Scheduler,
+    Start,
+    Step,
+    Suggested,
+    Wait,
+    pause_at,
+    steps_of,
+)
 
 WAIT_SECONDS = 0.5
 MAX_FAILURES_IN_A_ROW = 3
+LEAST_SECONDS = 0.5
+"""A budget of seconds is used up when less than this is left: nothing is begun for it."""
 _STUDY_ATTRS = "hpo:study_attrs"
 
 
@@ -26,15 +42,18 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
     Raises:
         FailuresError: three trials in a row failed since this call began.
         DiskFullError: no room to go on.
+        UserError: a scheduler's decision can't be carried out.
     """
     records = place.records
     known = frozenset(t.number for t in records.trials() if t.state.is_finished())
     while not place.stopping.asked:
         with records.store.lock():
             refuse_failures(records.trials(), known)
-            found = _next(records, scheduler, owner, n_trials)
+            found = _next(place, scheduler, owner, n_trials)
         match found:
-            case Done(reason):
+            case _Over(reason, left_over):
+                for lease in left_over:
+                    records.end(lease, TrialState.PRUNED, f"{PAUSED} when the study ended")
                 return reason
             case Wait():
                 time.sleep(WAIT_SECONDS)
@@ -46,24 +65,82 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
     return "interrupted"
 
 
-def _next(records: Records, scheduler: Scheduler, owner: Owner, n_trials: int | None) -> Lease | Wait | Done:
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """The study is at its end; the trials at rest are ours, to be pruned with what they have."""
+
+    reason: str
+    left_over: Sequence[Lease]
+
+
+def _next(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int | None) -> Lease | Wait | _Over:
     """Ask the scheduler, and make the trial that it decides on ours. Called under the store's lock."""
-    trials = records.trials()
-    history = History(records.spec, n_trials, trials, records.resting(), _study_attrs(trials))
+    records = place.records
+    trials, resting = records.trials(), records.resting()
+    paused = frozenset(number for number in resting if _has_its_epochs(records, trials[number]))
+    history = History(records.spec, n_trials, trials, paused, _study_attrs(trials))
+    at_work = len(history.running()) - len(resting - paused)
+    seconds = history.seconds_left()
+    if seconds is not None:
+        place.stopping.deadline = time.monotonic() + seconds / (1 + at_work)
+        if seconds < LEAST_SECONDS:
+            reason = f"all {records.spec.timeout_seconds:g} seconds are used"
+            return Wait() if at_work else _over(records, trials, resting, owner, reason)
+    if interrupted := resting - paused:  # what was decided before comes first
+        return records.leases.claim(trials[min(interrupted)]._trial_id, owner)  # noqa: SLF001
     decision = scheduler.decide(history)
     match decision:
-        case Start(suggested, waiting):
-            study, template = records.study, _template(suggested)
-            if waiting is None:
-                trial_id = study._storage.create_new_trial(study._study_id, template_trial=template)  # noqa: SLF001
-            else:
-                trial_id = trials[waiting]._trial_id  # noqa: SLF001
-                _fill(records, trial_id, template)
-            return records.leases.claim(trial_id, owner)
-        case Continue(number):
-            return records.leases.claim(trials[number]._trial_id, owner)  # noqa: SLF001
-        case Wait() | Done():
+        case Start():
+            return _started(records, history, decision, owner)
+        case Continue():
+            return _continued(records, history, decision, owner)
+        case Done(reason):
+            return _over(records, trials, paused, owner, reason)
+        case Wait():
             return decision
+
+
+def _has_its_epochs(records: Records, trial: FrozenTrial) -> bool:
+    """Whether a trial at rest is paused: it has what was decided, and its end is further away."""
+    until = pause_at(records.spec, trial)
+    return until is not None and len(trial.intermediate_values) >= until
+
+
+def _over(
+    records: Records, trials: Sequence[FrozenTrial], at_rest: Collection[int], owner: Owner, reason: str
+) -> _Over:
+    return _Over(reason, [records.leases.claim(trials[n]._trial_id, owner) for n in sorted(at_rest)])  # noqa: SLF001
+
+
+def _started(records: Records, history: History, decision: Start, owner: Owner) -> Lease:
+    suggested, study = decision.suggested, records.study
+    number = len(history.trials) if decision.waiting is None else decision.waiting
+    step = Step(len(history.steps), number, 0, decision.until_epoch, decision.why)
+    template = _template(suggested, step)
+    if decision.waiting is None:
+        trial_id = study._storage.create_new_trial(study._study_id, template_trial=template)  # noqa: SLF001
+    else:
+        trial_id = history.trials[number]._trial_id  # noqa: SLF001
+        _fill(records, trial_id, template)
+    return records.leases.claim(trial_id, owner)
+
+
+def _continued(records: Records, history: History, decision: Continue, owner: Owner) -> Lease:
+    if decision.number not in history.paused:
+        raise UserError(f"the scheduler continues trial {decision.number}, which is not paused")
+    trial = history.trials[decision.number]
+    reached = len(trial.intermediate_values)
+    if decision.until_epoch is not None and decision.until_epoch <= reached:
+        raise UserError(
+            f"the scheduler continues trial {decision.number} until epoch {decision.until_epoch}, "
+            f"and it has {reached} epochs already"
+        )
+    step = Step(len(history.steps), decision.number, reached, decision.until_epoch, decision.why)
+    steps = [*steps_of(trial), step]
+    trial_id = trial._trial_id  # noqa: SLF001
+    # Before it is claimed: a kill between the two leaves a trial that was interrupted before its first batch.
+    records.study._storage.set_trial_user_attr(trial_id, DECISIONS, [s.to_json() for s in steps])  # noqa: SLF001
+    return records.leases.claim(trial_id, owner)
 
 
 def _fill(records: Records, trial_id: int, template: FrozenTrial) -> None:
@@ -79,13 +156,18 @@ def _fill(records: Records, trial_id: int, template: FrozenTrial) -> None:
     storage.set_trial_state_values(trial_id, state=TrialState.RUNNING)
 
 
-def _template(suggested: Suggested) -> FrozenTrial:
+def _template(suggested: Suggested, step: Step) -> FrozenTrial:
     """A trial as it is stored: in one transaction, so that a kill leaves the whole of it or nothing."""
     return create_trial(
         state=TrialState.RUNNING,
         params=dict(suggested.suggested),
         distributions=dict(suggested.distributions),
-        user_attrs={**suggested.params, **suggested.user_attrs, "hpo.params": dict(suggested.params)},
+        user_attrs={
+            **suggested.params,
+            **suggested.user_attrs,
+            "hpo.params": dict(suggested.params),
+            DECISIONS: [step.to_json()],
+        },
         system_attrs={**suggested.system_attrs, _STUDY_ATTRS: dict(suggested.study_attrs)},
     )
 

@@ -22,7 +22,9 @@ Suggest = Callable[[Any], Params]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SAMPLERS = ("tpe", "gp", "random", "grid", "qmc")
 PRUNERS = ("none", "median", "asha", "hyperband", "patience")
-SCHEDULERS = ("optuna",)
+SCHEDULERS = ("auto", "optuna", "asha", "freeze_thaw")
+PAUSING = ("auto", "asha", "freeze_thaw")
+"""Schedulers that pause trials: they need to know how long one may be."""
 MAX_TRIALS = 10_000_000
 
 
@@ -81,17 +83,18 @@ class StudySpec:
         direction: whether more or less of it is better.
         value: a trial's value: its `best` or its `last` epoch's metric.
         n_trials: how many trials may be started that do not fail; None for no bound.
-        timeout_seconds: how long one call of `hpo.run` works; None for no bound.
+        timeout_seconds: device seconds that all trials may take; None for no bound.
         n_epochs: how many epochs may be trained in all; None for no bound.
-        max_epochs: the longest a trial may run; Hyperband needs it.
+        max_epochs: the longest a trial may run; Hyperband needs it, and a scheduler that pauses.
         sampler: one of `SAMPLERS`, or a function of a seed that returns an Optuna sampler.
         pruner: one of `PRUNERS`, or a function of a seed that returns an Optuna pruner.
-        scheduler: one of `SCHEDULERS`.
+        scheduler: one of `SCHEDULERS`, or a function of this specification that returns a scheduler of one's own.
         enqueue: known configurations to try first, in the suggested names; the first is the baseline.
         seed: of the whole study.
         retries: how often a trial that raised is run again before it counts as failed.
         keep_weights: how many of the best trials keep their weights, here and in MLflow.
-        checkpoint_bytes: most bytes that checkpoints of paused trials may take; None for no bound.
+        checkpoint_bytes: most bytes that checkpoints of paused trials may take; None for no bound. What is over is let
+            go of, and trained again if it is needed.
         reuse_epochs: whether a trial's checkpoints stay when it ends.
         step_cost: what a scheduler weighs a step by.
         summarize: turns the study's finished trials into lines that `hpo.run` prints at the end.
@@ -112,7 +115,7 @@ class StudySpec:
     max_epochs: int | None = None
     sampler: "str | Callable[[int], BaseSampler]" = "tpe"
     pruner: "str | Callable[[int], BasePruner]" = "none"
-    scheduler: str = "optuna"
+    scheduler: "str | Callable[[StudySpec], Any]" = "optuna"
     enqueue: Sequence[Params] = ()
     seed: int = 0
     retries: int = 0
@@ -191,12 +194,20 @@ def _choice_faults(spec: StudySpec) -> Iterator[tuple[str, str]]:
     }
     for field, allowed in choices.items():
         value = getattr(spec, field)
-        own = field in {"sampler", "pruner"}
+        own = field in {"sampler", "pruner", "scheduler"}
         if value not in allowed and not (own and callable(value)):
-            suffix = " or a function of a seed" if own else ""
+            suffix = f" or a function of a {'spec' if field == 'scheduler' else 'seed'}" if own else ""
             yield field, f"must be one of {', '.join(allowed)}{suffix}, got {value!r:.80}"
-    if spec.pruner == "hyperband" and spec.max_epochs is None:
-        yield "max_epochs", "is needed by the pruner hyperband, got None"
+    if spec.max_epochs is None:
+        if spec.pruner == "hyperband":
+            yield "max_epochs", "is needed by the pruner hyperband, got None"
+        elif spec.scheduler in PAUSING:
+            yield "max_epochs", f"is needed by the scheduler {spec.scheduler}, got None"
+    if spec.scheduler in PAUSING and spec.pruner != "none":
+        yield (
+            "pruner",
+            f"must be none under the scheduler {spec.scheduler}, which pauses instead, got {spec.pruner!r:.80}",
+        )
 
 
 def _number_faults(spec: StudySpec) -> Iterator[tuple[str, str]]:

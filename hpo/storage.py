@@ -74,7 +74,8 @@ def open_store(url: str = DEFAULT_URL) -> Store:
     path = sqlite_path(url)
     refuse_network(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            raise UserError(f"--storage {masked(url)!r}: the folder {path.parent} is not there")
         make_once(path, _make_schema)
         storage = RDBStorage(_optuna_url(path), engine_kwargs={"connect_args": {"timeout": 60.0}})
     except OSError as error:

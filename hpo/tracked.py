@@ -15,6 +15,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.outbox import PARENT, Outbox
+from hpo.schedulers.protocol import PAUSED
 from hpo.spec import Metrics, Params, StudySpec
 from hpo.whole import write_whole
 
@@ -142,9 +143,17 @@ def log_best(outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial], fol
 
 
 def ranking(spec: StudySpec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The complete trials, best first; of equal ones the earlier first."""
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-    return sorted(complete, key=lambda t: rank(spec, t.value or 0.0, t.number))
+    """The trials whose values count, best first; of equal ones the earlier first.
+
+    Those that are complete, and those that their scheduler had only paused when the study ended.
+    """
+    counted = [t for t in trials if t.value is not None and (t.state == TrialState.COMPLETE or was_paused(t))]
+    return sorted(counted, key=lambda t: rank(spec, t.value or 0.0, t.number))
+
+
+def was_paused(trial: FrozenTrial) -> bool:
+    """Whether a trial was pruned only since its study had ended."""
+    return trial.state == TrialState.PRUNED and str(trial.user_attrs.get("hpo.reason", "")).startswith(PAUSED)
 
 
 def rank(spec: StudySpec, value: float, number: int) -> tuple[float, int]:
@@ -155,11 +164,11 @@ def rank(spec: StudySpec, value: float, number: int) -> tuple[float, int]:
 def leaderboard(spec: StudySpec, trials: Sequence[FrozenTrial]) -> str:
     """All ended trials as csv, the ranked ones first."""
     ranked = ranking(spec, trials)
-    others = [t for t in trials if t.state.is_finished() and t.state != TrialState.COMPLETE]
+    others = [t for t in trials if t.state.is_finished() and t not in ranked]
     names = list(dict.fromkeys(name for t in [*ranked, *others] for name in params_of(t)))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["rank", "trial", "state", f"{spec.value}_{spec.metric}", "epochs", *names])
+    writer.writerow(["rank", "trial", "state", f"{spec.value}_{spec.metric}", "n_epochs", *names])
     for rank, t in [*enumerate(ranked, start=1), *(("", t) for t in others)]:
         params = params_of(t)
         value = "" if t.value is None else repr(t.value)

@@ -117,8 +117,9 @@ class Tracker:
 
     def __post_init__(self) -> None:
         self._client = MlflowClient(tracking_uri=self.uri)
-        for run in self.outbox.foreign_runs(self.uri):
-            self.outbox.set_run_id(run, None, self.uri)
+        for run, uri in self.outbox.known_runs().items():
+            if uri != self.uri:  # another server has heard of it; this one is told everything
+                self.outbox.set_run_id(run, None, self.uri)
 
     def deliver(self) -> None:
         """Deliver what waits, as far as it goes; `problem` says why it went no further."""
@@ -130,7 +131,7 @@ class Tracker:
         except UserError as error:
             self.problem = str(error)
         except Exception as error:  # whatever a transport raises: what waits stays, and is tried again
-            self.problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+            self.problem = _cause(error)
 
     def _batches(self, items: Sequence[Item]) -> Iterator[list[Item]]:
         """Neighbours of one run that are all metrics go together; everything else by itself."""
@@ -154,19 +155,13 @@ class Tracker:
         run, kind, ids = items[0].run, items[0].kind, [item.id for item in items]
         try:
             run_id = self.outbox.run_id(run)
-            if run_id is None and kind != "open":
-                # Its row `open` was delivered to a server that has lost the run since, and is dropped by now.
-                log.warning("MLflow has lost the run of %s, which has ended: %s not kept", _words(run), kind)
-                self.outbox.mark_sent(ids, refused=True)
-                return True
             getattr(self, f"_send_{kind}")(run_id, items)
             self.outbox.mark_sent(ids)
         except MlflowException as error:
             text = str(error)
             gone = error.error_code in _GONE or "'active' state" in text or "lifecycle_stage" in text
             if gone and run_id is not None:
-                log.warning("the MLflow run of %s was deleted: it is made anew", _words(run))
-                self.outbox.set_run_id(run, None, self.uri)
+                self._forget(run, lost=error.error_code == "RESOURCE_DOES_NOT_EXIST")
                 return False
             if gone:  # there is no such experiment any more, or it was deleted: the next try looks anew
                 self._experiment_id = None
@@ -176,6 +171,16 @@ class Tracker:
             log.warning("MLflow refuses %s of %s: %s", kind, _words(run), text.splitlines()[0][:200])
             self.outbox.mark_sent(ids, refused=True)
         return True
+
+    def _forget(self, run: str, *, lost: bool) -> None:
+        """Let a run that is gone be made anew; with all others, where MLflow has never heard of the study's own."""
+        if run == PARENT and lost:
+            log.warning("MLflow no longer has this study: all its runs are delivered anew")
+            for known in self.outbox.known_runs():
+                self.outbox.set_run_id(known, None, self.uri)
+            return
+        log.warning("the MLflow run of %s was deleted: it is made anew", _words(run))
+        self.outbox.set_run_id(run, None, self.uri)
 
     def _send_open(self, run_id: str | None, items: list[Item]) -> None:
         run, payload = items[0].run, items[0].payload
@@ -271,12 +276,23 @@ class Tracker:
     def _note_if_moved(self, location: str) -> None:
         # MLflow keeps absolute paths: those of a working folder that was moved point to where it was.
         parts = urlsplit(location)
-        if parts.scheme in {"", "file"} and not Path(parts.path).parent.is_dir():
-            self._moved_from = str(Path(parts.path).parent)
+        then, now = Path(parts.path).parent, Path("mlruns").absolute()
+        if parts.scheme in {"", "file"} and not then.is_dir() and then != now:
+            self._moved_from = str(then)
             log.warning(
                 "this folder was moved: MLflow looks for artifacts in %s; make them seen again with "
-                "`ln -s %s %s`", parts.path, Path("mlruns").absolute(), Path(parts.path).parent,
+                "`mkdir -p %s && ln -s %s %s`", then, then.parent, now, then,
             )  # fmt: skip
+
+
+def _cause(error: BaseException) -> str:
+    """What a failed delivery stems from, in a line: transports wrap their errors many times over."""
+    reason = getattr(error, "reason", None)
+    while (inner := error.__cause__ or error.__context__ or reason) is not None and inner is not error:
+        if not isinstance(inner, BaseException):
+            break
+        error, reason = inner, getattr(inner, "reason", None)
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
 
 
 def _words(run: str) -> str:

@@ -26,8 +26,8 @@ from hpo.loading import load_spec
 from hpo.objective import Emit, Workplace
 from hpo.records import Records
 from hpo.resume import OpenStudy, check_params, open_study
-from hpo.schedulers import make_scheduler
-from hpo.schedulers.optuna import make_pruner
+from hpo.schedulers.named import make_scheduler
+from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
 from hpo.spec import Context, StudySpec, Trainer
 from hpo.storage import open_store
@@ -81,7 +81,7 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     emit = _emitter(events, stopping)
     assignment = Assignment(**json.loads(sys.stdin.readline()))
-    logging.basicConfig(level=logging.WARNING, handlers=[_Told(emit)])
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_Told(emit)])
     logging.getLogger("hpo").setLevel(logging.DEBUG if assignment.verbose else logging.WARNING)
     logging.captureWarnings(capture=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -144,6 +144,11 @@ def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
     except Exception as error:  # the user's code: told as a fault of it, with the way there for who asks
         log.debug("prepare raised", exc_info=True)
         raise UserError(f"prepare of study {spec.name!r} raises {type(error).__name__}: {error}") from error
+    made: object = trainer
+    if not callable(getattr(made, "train", None)):
+        raise UserError(
+            f"prepare of study {spec.name!r} must return a trainer, an object with `train`, got {made!r:.80}"
+        )
     if assignment.first:
         check_params(spec, trainer)
     emit({"event": "prepared"})

@@ -51,7 +51,8 @@ def choose(device: str | None = None) -> Compute:
         chosen = torch.device(name)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:100]
+        known = name.split(":")[0] in {"cuda", "mps", "cpu"}
+        reason = str(error).splitlines()[0][:100] if known else "there are cuda, cuda:1 and so on, mps, cpu"
         raise ValueError(f"device {name!r} can't be used here ({reason}); leave --device out, or use cpu") from None
     if chosen.type == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -213,7 +213,7 @@ class FaceTrainer:
         # Validation is a forward pass: about a third of a step.
         n_images = len(self._training.labels) + len(self._validation.labels) / 3
         size = n_weights(state.network) * 4
-        slots = 1 + optimizers.STATE_TENSORS[hyperparameters.optimizer]
+        slots = 1 + optimizers.OPTIMIZERS[hyperparameters.optimizer].state_tensors
         return {"epoch_seconds": seconds / n_rows * n_images, "bytes": float(size * (slots + 1))}
 
     def _network(self, dropout: float, *, seed: int, masks: torch.Generator | None) -> EmotionCNN:
@@ -229,7 +229,7 @@ class FaceTrainer:
     def _fresh(self, hyperparameters: Hyperparameters, seed: int) -> TrainingState:
         masks = self.compute.generator(stream_seed(seed, "dropout"))
         network = self._network(hyperparameters.dropout, seed=seed, masks=masks)
-        make = optimizers.OPTIMIZERS[hyperparameters.optimizer]
+        make = optimizers.OPTIMIZERS[hyperparameters.optimizer].make
         return TrainingState(
             network=network,
             optimizer=make(network.parameters(), hyperparameters.learning_rate, hyperparameters.weight_decay),

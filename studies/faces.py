@@ -8,18 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hpo.errors import UserError
 from hpo.spec import Context, Trainer
+from model.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
     from data.faces import Faces
-
-OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "rmsprop")
-
-REFERENCE_RATES = {"sgd": 0.05, "momentum": 0.005, "adam": 3e-4, "adamw": 3e-4, "rmsprop": 1e-4}
-"""A learning rate that is sensible for each optimizer on small convolution networks: the middle of its range.
-
-Source: sgd is the paper's; momentum's is that times (1 - 0.9); the best rates of three-layer CNNs in DeepOBS's
-baselines are 0.025 to 0.16 for SGD and 1e-4 to 1e-3 for Adam.
-"""
 
 
 def suggest_faces(
@@ -28,7 +20,7 @@ def suggest_faces(
     batch_sizes: Sequence[int],
     epochs: tuple[int, int],
     rate_span: float = 30.0,
-    optimizers: Sequence[str] = OPTIMIZERS,
+    optimizers: Sequence[str] = tuple(OPTIMIZERS),
 ) -> dict[str, Any]:
     """The five params of the network's training.
 
@@ -46,7 +38,7 @@ def suggest_faces(
     scale = trial.suggest_float("learning_rate_scale", 1 / rate_span, rate_span, log=True)
     return {
         "optimizer": optimizer,
-        "learning_rate": REFERENCE_RATES[optimizer] * scale,
+        "learning_rate": OPTIMIZERS[optimizer].reference_rate * scale,
         "batch_size": trial.suggest_categorical("batch_size", batch_sizes),
         "epochs": trial.suggest_int("epochs", *epochs),
         "dropout": trial.suggest_float("dropout", 0.0, 0.6),

@@ -16,7 +16,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def run(folder: Path, *args: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *args: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hpo.run", *args]
     return subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout, check=False

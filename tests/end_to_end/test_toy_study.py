@@ -61,7 +61,7 @@ def test_a_failed_trial_says_why_and_the_study_goes_on(tmp_path):
     assert states == {TrialState.COMPLETE: 4, TrialState.FAIL: 1}
     each, _ = runs(tmp_path, "toy")["1"]
     assert each.info.status == "FAILED"
-    assert each.data.tags["hpo.reason"] == "ValueError: it broke"
+    assert each.data.tags["hpo.reason"].startswith("ValueError: it broke (toy.py:")
     assert "ValueError: it broke" in (tmp_path / "trials/toy/1/artifacts/error.txt").read_text()
 
 
@@ -73,6 +73,38 @@ def test_three_failures_in_a_row_stop_the_study_with_the_reason(tmp_path):
     assert done.returncode == 1
     assert "trials 0, 1, 2 failed in a row; the last one: ValueError: always" in done.stderr
     assert len(trials(tmp_path, "toy")) == 3
+
+
+def test_a_metric_that_the_trainer_does_not_yield_is_told_after_one_trial_and_can_be_mended(tmp_path):
+    study = write_toy(tmp_path)
+    study.write_text(study.read_text().replace('metric="score"', 'metric="loss"'))
+
+    wrong = run(tmp_path, "--study", str(study))
+    write_toy(tmp_path)
+    right = run(tmp_path, "--study", str(study))
+
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("the trainer yields no metric 'loss', only score") == 1
+    assert len(witnessed(tmp_path)) == 1 + 6 * 4
+    assert right.returncode == 0, right.stderr
+    assert [t.state for t in trials(tmp_path, "toy")] == [TrialState.FAIL] + [TrialState.COMPLETE] * 6
+
+
+def test_a_trainer_that_is_none_is_told_before_any_trial(tmp_path):
+    study = write_toy(tmp_path)
+    study.write_text(study.read_text().replace("Toy(),", "None,"))
+
+    done = run(tmp_path, "--study", str(study))
+
+    assert done.returncode == 2
+    assert "must return a trainer, an object with `train`, got None" in done.stderr
+
+
+def test_a_study_in_which_nothing_has_a_value_says_so(tmp_path):
+    done = run(tmp_path, "--study", str(write_toy(tmp_path, trials=2, inject="params = {'x': float('nan')}")))
+
+    assert done.returncode == 0, done.stderr
+    assert "no trial has a value" in done.stdout
 
 
 def test_a_diverged_trial_is_pruned_and_nothing_infinite_is_kept(tmp_path):

@@ -1,5 +1,6 @@
 """What is in the outbox reaches MLflow once, whatever happens to the server, the run or the experiment."""
 
+import shutil
 import sqlite3
 
 import pytest
@@ -190,3 +191,39 @@ def test_an_experiment_deleted_while_it_works_loses_nothing_and_may_come_back(cl
     assert found.problem is None
     assert outbox.n_waiting() == 0
     assert steps(client, outbox) == [0, 1, 2, 3]
+
+
+def test_a_server_that_has_lost_everything_is_told_it_anew(client, outbox, template, tmp_path, caplog):
+    delivered(outbox, tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(template.read_bytes())
+    outbox.put("study", "tags", {"late": "tag"})
+
+    for _ in range(3):
+        delivered(outbox, tmp_path)
+
+    assert "MLflow no longer has this study" in caplog.text
+    assert outbox.n_waiting() == 0
+    assert steps(client, outbox) == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("client")
+def test_another_server_is_told_everything_too(outbox, template, tmp_path):
+    delivered(outbox, tmp_path)
+    (tmp_path / "other.db").write_bytes(template.read_bytes())
+    other = Tracker(f"sqlite:///{tmp_path / 'other.db'}", outbox, "s", "id")
+
+    other.deliver()
+
+    assert outbox.n_waiting() == 0
+    points = MlflowClient(f"sqlite:///{tmp_path / 'other.db'}").get_metric_history(outbox.run_id("0"), "a")
+    assert [m.step for m in points] == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("client")
+def test_artifacts_that_were_deleted_are_not_taken_for_a_folder_that_was_moved(outbox, tmp_path, caplog):
+    delivered(outbox, tmp_path)
+    shutil.rmtree(tmp_path / "mlruns", ignore_errors=True)
+
+    delivered(outbox, tmp_path)
+
+    assert "moved" not in caplog.text

@@ -1,0 +1,1 @@
+"""Searches on recorded curves: tasks, methods, tables. The command is `benchmarks/search.py`."""

@@ -1,0 +1,245 @@
+"""Searches, ours and others', each on one recorded task: what it had found after how many epochs."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from benchmarks.searching.tasks import Floats, Task
+from hpo.draws import Drawn, Draws
+from hpo.schedulers.freeze_thaw import FreezeThawScheduler
+from hpo.schedulers.named import make_scheduler
+from hpo.schedulers.protocol import DECISIONS, Continue, Done, History, Start, Step
+from hpo.spec import StudySpec
+
+
+@dataclass
+class Trace:
+    """What a search saw: the incumbent by what was spent.
+
+    Attributes:
+        epochs: float64 [k], spent when each incumbent was found.
+        scored: float64 [k], what each is worth.
+        decision_seconds: of every decision.
+    """
+
+    epochs: list[int] = field(default_factory=list)
+    scored: list[float] = field(default_factory=list)
+    decision_seconds: list[float] = field(default_factory=list)
+    spent: int = 0
+    _best: float = -math.inf
+
+    def see(self, seen: float, scored: float) -> bool:
+        """Take in an epoch; false where it diverged."""
+        self.spent += 1
+        if not math.isfinite(seen):
+            return False
+        if seen > self._best:
+            self._best = seen
+            self.epochs.append(self.spent)
+            self.scored.append(scored)
+        return True
+
+
+Method = Callable[[Task, int, int], Trace]
+"""Of a task, a seed and a budget of epochs."""
+
+
+class _Unused:
+    def train(self, params: Any, *, seed: int, workdir: Any) -> Iterator[Mapping[str, float]]:
+        raise NotImplementedError
+
+    def evaluate(self, workdir: Any, split: str) -> Mapping[str, float]:
+        raise NotImplementedError
+
+
+def ours(scheduler: Any, **fields: Any) -> Method:
+    """One of this project's schedulers, asked as the service asks it."""
+
+    def run(task: Task, seed: int, budget: int) -> Trace:
+        trace, trials, curves, used = Trace(), list[FrozenTrial](), list[tuple[Floats, Floats]](), set[int]()
+        spec = StudySpec(
+            name="bench", suggest=task.suggest, prepare=lambda _: _Unused(), metric="value", n_trials=None,
+            n_epochs=budget, max_epochs=task.max_epochs, scheduler=scheduler, seed=seed, **fields,
+        )  # fmt: skip
+        decider = make_scheduler(spec)
+        if isinstance(decider, FreezeThawScheduler):
+            decider = replace(decider, draws=_Recorded(Draws(task.suggest), task, used))
+        while True:
+            paused = frozenset(t.number for t in trials if t.state == TrialState.RUNNING)
+            began = time.perf_counter()
+            decision = decider.decide(History(spec, None, trials, paused))
+            trace.decision_seconds.append(time.perf_counter() - began)
+            if isinstance(decision, Start):
+                params, row, seen, scored = task.curve(decision.suggested.params, used)
+                used |= set() if row is None else {row}
+                trial = create_trial(
+                    state=TrialState.RUNNING, params=params, distributions=dict(decision.suggested.distributions)
+                )
+                trial.number = len(trials)
+                trial.system_attrs.update(decision.suggested.system_attrs)
+                trials.append(trial)
+                curves.append((seen, scored))
+            elif isinstance(decision, Continue):
+                trial = trials[decision.number]
+            else:
+                assert isinstance(decision, Done), decision
+                return trace
+            _carry_out(trace, trial, curves[trial.number], decision, task.max_epochs, sum(map(_n_steps, trials)))
+
+    return run
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """Draws that are taken for recorded rows before the model judges them: what it chooses is what runs."""
+
+    draws: Draws
+    task: Task
+    used: set[int]
+
+    def anywhere(self, rng: np.random.Generator, n: int) -> Iterator[Drawn]:
+        return self._taken(self.draws.anywhere(rng, n))
+
+    def spread(self, rng: np.random.Generator, n: int) -> Iterator[Drawn]:
+        return self.draws.spread(rng, n)
+
+    def near(self, rng: np.random.Generator, around: Mapping[str, Any], n: int, width: float) -> Iterator[Drawn]:
+        return self._taken(self.draws.near(rng, around, n, width))
+
+    def _taken(self, drawn: Iterator[Drawn]) -> Iterator[Drawn]:
+        for one in drawn:
+            params = self.task.snapped(one.suggested, self.used)
+            yield Drawn(params, one.distributions, params)
+
+
+def _n_steps(trial: FrozenTrial) -> int:
+    return len(trial.user_attrs.get(DECISIONS, []))
+
+
+def _carry_out(
+    trace: Trace, trial: FrozenTrial, curve: tuple[Floats, Floats], decision: Start | Continue, longest: int, order: int
+) -> None:
+    until = decision.until_epoch or longest
+    reached = len(trial.intermediate_values)
+    step = Step(order, trial.number, reached, until, {})
+    trial.user_attrs[DECISIONS] = [*trial.user_attrs.get(DECISIONS, []), step.to_json()]
+    for epoch in range(reached, until):
+        if not trace.see(float(curve[0][epoch]), float(curve[1][epoch])):
+            trial.state = TrialState.PRUNED
+            trial.user_attrs["hpo.reason"] = "diverged"
+            break
+        trial.intermediate_values[epoch] = float(curve[0][epoch])
+    if len(trial.intermediate_values) >= longest:
+        trial.state = TrialState.COMPLETE
+    if trial.state.is_finished() and trial.intermediate_values:
+        trial.values = [max(trial.intermediate_values.values())]
+
+
+def with_optuna(
+    sampler: Callable[[int], optuna.samplers.BaseSampler], pruner: Callable[[], optuna.pruners.BasePruner]
+) -> Method:
+    """Optuna as its own documentation uses it: `ask`, `report`, `should_prune`, `tell`."""
+
+    def run(task: Task, seed: int, budget: int) -> Trace:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            study = optuna.create_study(direction="maximize", sampler=sampler(seed), pruner=pruner())
+        trace, used = Trace(), set[int]()
+        while trace.spent < budget:
+            began = time.perf_counter()
+            trial = study.ask()
+            suggested = task.suggest(trial)
+            trace.decision_seconds.append(time.perf_counter() - began)
+            params, row, seen, scored = task.curve(suggested, used)
+            used |= set() if row is None else {row}
+            if row is not None:  # the sampler is told what really ran
+                kept = study._storage.get_trial(trial._trial_id).distributions
+                for name, value in params.items():
+                    internal = kept[name].to_internal_repr(value)
+                    study._storage.set_trial_param(trial._trial_id, name, internal, kept[name])
+            _train(study, trial, trace, seen, scored, budget)
+        return trace
+
+    return run
+
+
+def _train(study: optuna.Study, trial: optuna.Trial, trace: Trace, seen: Floats, scored: Floats, budget: int) -> None:
+    best = -math.inf
+    for epoch in range(len(seen)):
+        if trace.spent >= budget:
+            return
+        if not trace.see(float(seen[epoch]), float(scored[epoch])):
+            study.tell(trial, state=TrialState.PRUNED)
+            return
+        best = max(best, float(seen[epoch]))
+        trial.report(float(seen[epoch]), epoch)
+        if epoch < len(seen) - 1 and trial.should_prune():
+            study.tell(trial, state=TrialState.PRUNED)
+            return
+    study.tell(trial, best)
+
+
+def screen(width: int) -> Method:
+    """A plain baseline: one epoch each for many, then the best to its end, and again (Bohdal et al. and others)."""
+
+    def run(task: Task, seed: int, budget: int) -> Trace:
+        rng = optuna.samplers.RandomSampler(seed=seed)
+        study = optuna.create_study(direction="maximize", sampler=rng)
+        trace, used = Trace(), set[int]()
+        while trace.spent < budget:
+            curves: list[tuple[float, int, Floats, Floats]] = []
+            for _ in range(width):
+                trial = study.ask()
+                _, row, seen, scored = task.curve(task.suggest(trial), used)
+                used |= set() if row is None else {row}
+                study.tell(trial, state=TrialState.PRUNED)
+                if trace.spent < budget and trace.see(float(seen[0]), float(scored[0])):
+                    curves.append((float(seen[0]), len(curves), seen, scored))
+            if curves:
+                _, _, seen, scored = max(curves)
+                _go_on(trace, seen, scored, 1, len(seen), budget)
+        return trace
+
+    return run
+
+
+def doubling(width: int = 16) -> Method:
+    """A plain baseline: successive doubling of random configurations, half going on each time (Jamieson, Talwalkar)."""
+
+    def run(task: Task, seed: int, budget: int) -> Trace:
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=seed))
+        trace, used = Trace(), set[int]()
+        while trace.spent < budget:
+            alive: list[tuple[Floats, Floats]] = []
+            for _ in range(width):
+                trial = study.ask()
+                _, row, seen, scored = task.curve(task.suggest(trial), used)
+                used |= set() if row is None else {row}
+                study.tell(trial, state=TrialState.PRUNED)
+                alive.append((seen, scored))
+            reached, aim = 0, 1
+            while alive and trace.spent < budget:
+                ok = [c for c in alive if _go_on(trace, *c, reached, aim, budget)]
+                ok.sort(key=lambda c: -float(np.nanmax(c[0][:aim])))
+                if aim == task.max_epochs:
+                    break
+                alive = ok[: max(1, len(alive) // 2)]
+                reached, aim = aim, min(2 * aim, task.max_epochs)
+        return trace
+
+    return run
+
+
+def _go_on(trace: Trace, seen: Floats, scored: Floats, start: int, until: int, budget: int) -> bool:
+    for epoch in range(start, until):
+        if trace.spent >= budget or not trace.see(float(seen[epoch]), float(scored[epoch])):
+            return False
+    return True

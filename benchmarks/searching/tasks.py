@@ -1,0 +1,195 @@
+"""What a search is measured on: recorded learning curves, or ones in closed form where none are at hand.
+
+Values are signed so that more is better. A curve is what a search sees (`seen`, NaN where training diverged) and what
+its choice is scored by (`scored`: the noise-free or the test value), each float64 [R], for 1 to R epochs.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+LCBENCH_DEVELOPMENT = (
+    "3945", "7593", "34539", "126026", "167104", "167152", "167168", "167184", "167190",
+    "167201", "168330", "168335", "168868", "168910", "189354", "189865", "189906",
+)  # fmt: skip
+N_REFERENCE = 4_000
+"""Configurations among which the best of a surrogate's task is looked for."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A search problem.
+
+    Attributes:
+        curve: a configuration as suggested, and the rows that are used up, to what it is taken for (the configuration
+            itself, or the nearest recorded one), its row or None, what is seen and what is scored.
+        snapped: only what it is taken for.
+        best: the best scored value known.
+        worst: the untrained network's.
+    """
+
+    family: str
+    name: str
+    max_epochs: int
+    suggest: Callable[[Any], dict[str, Any]]
+    curve: Callable[[Mapping[str, Any], set[int]], tuple[dict[str, Any], int | None, Floats, Floats]]
+    best: float
+    worst: float
+    snapped: Callable[[Mapping[str, Any], set[int]], Mapping[str, Any]] = lambda suggested, _used: suggested
+
+    def regret(self, scored: float) -> float:
+        """The part of the way from untrained to best that is missing, in [0, 1] or a little below."""
+        return min(1.0, (self.best - scored) / (self.best - self.worst))
+
+
+def tasks_in(folder: Path | None) -> list[Task]:
+    """Every task that the folder has curves of; the closed-form one without a folder."""
+    if folder is None:
+        return [closed_form(kind) for kind in ("smooth", "flat", "crossing")]
+    found = [taskset(path) for path in sorted(folder.glob("taskset_*.npz"))]
+    if (folder / "lcbench.onnx").exists():
+        found += lcbench(folder, LCBENCH_DEVELOPMENT)
+    found += [recorded(path) for path in sorted(folder.glob("faces_*.npz"))]
+    return found
+
+
+def _table_task(
+    family: str, name: str, columns: Mapping[str, tuple[Floats, bool]], seen: Floats, scored: Floats, worst: float
+) -> Task:
+    """A task among recorded rows: what is suggested is taken for the nearest row that is not used up."""
+    names = list(columns)
+    ranges = {n: (float(values.min()), float(values.max()), log) for n, (values, log) in columns.items()}
+
+    def place(name: str, values: Any) -> Any:
+        low, high, log = ranges[name]
+        return np.log(values / low) / math.log(high / low) if log else (values - low) / (high - low)
+
+    points = np.column_stack([place(n, columns[n][0]) for n in names])
+
+    def suggest(trial: Any) -> dict[str, Any]:
+        return {n: trial.suggest_float(n, low, high, log=log) for n, (low, high, log) in ranges.items()}
+
+    params = [{n: float(columns[n][0][row]) for n in names} for row in range(len(points))]
+
+    def nearest(suggested: Mapping[str, Any], used: set[int]) -> int:
+        wanted = np.array([place(n, suggested[n]) for n in names])
+        distances = np.square(points - wanted).sum(1)
+        if used:
+            distances[list(used)] = np.inf
+        return int(distances.argmin())
+
+    def curve(suggested: Mapping[str, Any], used: set[int]) -> tuple[dict[str, Any], int | None, Floats, Floats]:
+        row = nearest(suggested, used)
+        return params[row], row, seen[row], scored[row]
+
+    best = float(np.nanmax(np.where(np.isfinite(seen), scored, np.nan)))
+    return Task(family, name, seen.shape[1], suggest, curve, best, worst, lambda s, used: params[nearest(s, used)])
+
+
+def taskset(path: Path) -> Task:
+    """One of Taskset's tables: real curves of recurrent text classifiers under Adam with decay."""
+    data = np.load(path, allow_pickle=False)
+    linear = {"beta1", "beta2"}
+    columns = {}
+    for i, name in enumerate(map(str, data["names"])):
+        columns[name] = (data["hyperparameters"][:, i].astype(float), name not in linear)
+    seen, scored = -data["valid_loss"].astype(float)[:, 1:], -data["test_loss"].astype(float)[:, 1:]
+    worst = float(np.nanmedian(-data["test_loss"][:, 0]))
+    return _table_task("taskset", path.stem.removeprefix("taskset_"), columns, seen, scored, worst)
+
+
+def recorded(path: Path) -> Task:
+    """A table that `benchmarks/record_curves.py` has written."""
+    data = np.load(path, allow_pickle=False)
+    columns = {}
+    for i, name in enumerate(map(str, data["names"])):
+        columns[name] = (data["hyperparameters"][:, i].astype(float), name in set(map(str, data["log_names"])))
+    seen, scored = data["val_accuracy"].astype(float), data["mean_val_accuracy"].astype(float)
+    return _table_task("faces", path.stem, columns, seen, scored, 1 / 7)
+
+
+def lcbench(folder: Path, codes: tuple[str, ...]) -> list[Task]:
+    """The surrogate of LCBench: funnel-shaped networks on tabular data. Epochs 2 to 51 of it are 1 to 50 here."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(folder / "lcbench.onnx"), options)
+    encoding = json.loads((folder / "lcbench_encoding.json").read_text())
+    codes_by_task = encoding.get("OpenML_task_id", encoding)
+    return [_lcbench_task(session, task, int(codes_by_task[task])) for task in codes]
+
+
+_LCBENCH = ("batch_size", "learning_rate", "momentum", "weight_decay", "num_layers", "max_units", "max_dropout")
+
+
+def _suggest_lcbench(trial: Any) -> dict[str, Any]:
+    return {
+        "batch_size": trial.suggest_int("batch_size", 16, 512, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 0.1, log=True),
+        "momentum": trial.suggest_float("momentum", 0.1, 0.99),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-5, 0.1),
+        "num_layers": trial.suggest_int("num_layers", 1, 5),
+        "max_units": trial.suggest_int("max_units", 64, 1024, log=True),
+        "max_dropout": trial.suggest_float("max_dropout", 0.0, 1.0),
+    }
+
+
+def _lcbench_task(session: Any, name: str, code: int) -> Task:
+    def accuracy(configurations: Floats, epochs: Floats) -> Floats:
+        """Of [n, 7] configurations at [m] epochs: [n, m] in [0, 1]."""
+        n, m = len(configurations), len(epochs)
+        rows = np.concatenate([np.tile(epochs, n)[:, None], np.repeat(configurations, m, axis=0)], axis=1)
+        given = {"x_cat": np.full((n * m, 1), code, np.int32), "x_cont": rows.astype(np.float32)}
+        return np.asarray(session.run(None, given)[0][:, 1], float).reshape(n, m) / 100
+
+    every = np.arange(2.0, 52.0)
+
+    def curve(suggested: Mapping[str, Any], _used: set[int]) -> tuple[dict[str, Any], int | None, Floats, Floats]:
+        values = accuracy(np.array([[suggested[n] for n in _LCBENCH]], float), every)[0]
+        return dict(suggested), None, values, values
+
+    rng = np.random.default_rng(0)
+    u = rng.random((N_REFERENCE, 7))
+    sample = np.column_stack([
+        np.round(16 * 32 ** u[:, 0]), 1e-4 * 1e3 ** u[:, 1], 0.1 + 0.89 * u[:, 2], 1e-5 + (0.1 - 1e-5) * u[:, 3],
+        1 + np.floor(5 * u[:, 4]), np.round(64 * 16 ** u[:, 5]), u[:, 6],
+    ])  # fmt: skip
+    best = float(accuracy(sample, np.array([8.0, 16.0, 24.0, 32.0, 40.0, 48.0, 51.0])).max())
+    worst = float(np.median(accuracy(sample[:500], np.array([1.0]))))
+    return Task("lcbench", name, len(every), _suggest_lcbench, curve, best, worst)
+
+
+def closed_form(kind: str) -> Task:
+    """Curves by formula, so that the benchmark runs with no data: `smooth`, `flat` with a narrow peak, `crossing`."""
+
+    def suggest(trial: Any) -> dict[str, Any]:
+        return {
+            "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1.0, log=True),
+            "dropout": trial.suggest_float("dropout", 0.0, 0.6),
+            "optimizer": trial.suggest_categorical("optimizer", ("sgd", "adam", "rmsprop")),
+        }
+
+    def curve(suggested: Mapping[str, Any], _used: set[int]) -> tuple[dict[str, Any], int | None, Floats, Floats]:
+        kinds = {"sgd": -0.5, "adam": -3.0, "rmsprop": -3.2}
+        away = math.log10(suggested["learning_rate"]) - kinds[suggested["optimizer"]]
+        width = {"smooth": 1.5, "flat": 0.3, "crossing": 0.8}[kind]
+        top = 0.6 * math.exp(-((away / width) ** 2)) - 0.1 * (suggested["dropout"] - 0.3) ** 2
+        # In `crossing` what begins fast ends low.
+        speed = 2 + (10 * max(0.0, -away) if kind != "crossing" else 25 * math.exp(-abs(away - 0.4)))
+        epochs = np.arange(1.0, 51.0)
+        values = 0.14 + top * (1 - np.exp(-epochs / speed))
+        if suggested["learning_rate"] > 0.9:
+            values[3:] = np.nan
+        return dict(suggested), None, values, values
+
+    return Task("closed_form", kind, 50, suggest, curve, 0.74, 0.14)

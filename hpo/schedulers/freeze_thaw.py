@@ -1,0 +1,313 @@
+"""Every trial begins with one epoch; then a model of all curves says which of them, paused or new, goes on.
+
+What is observed is a trial's best value so far at epochs 1, 2, 4, … and at its end, as the normal quantile of its rank
+among all observations: real landscapes are flat with a few peaks, and ranks suit that. A Gaussian process
+(`surrogate`) predicts every paused trial, and many new configurations, at a random horizon; the one most likely to
+pass a random threshold above the best gets the epochs to its next rung. Random horizon and threshold:
+MFPI-random of Rakotoarison et al. 2024 (in-context freeze-thaw Bayesian optimization, arXiv:2404.16795).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+from scipy.special import log_ndtr, ndtri
+from scipy.stats import rankdata
+
+from hpo.coordinates import Coordinates, Floats, Ints
+from hpo.draws import Candidates, Drawn, Draws
+from hpo.schedulers.asha import AshaScheduler
+from hpo.schedulers.proposals import fixed_start
+from hpo.schedulers.protocol import (
+    DIVERGED,
+    Continue,
+    Decision,
+    Done,
+    History,
+    Start,
+    Suggested,
+    Wait,
+    horizon,
+    within_budget,
+)
+from hpo.schedulers.surrogate import Posterior, Rows, fit
+from hpo.seeds import derived_seed
+from hpo.spec import StudySpec
+
+FIRST_RUNG = 48
+"""Configurations that get one epoch before the model has a say ..."""
+FIRST_RUNG_PER_EPOCH = 1.0
+"""... but at most this many for each epoch of the longest trial: not more than one full training in all."""
+MAX_ROWS = 200
+"""Rows that the model predicts from: each configuration's last three, the furthest first."""
+ROWS_A_TRIAL = 3
+MAX_FIT_ROWS = 100
+N_ANYWHERE, N_NEAR, N_BEST, NEAR_WIDTH = 150, 60, 5, 0.1
+THRESHOLDS = (-2.0, -0.3)
+"""The threshold lies 10^U above the best observation, U uniform between these."""
+FINISH_SHARE = 0.15
+"""At most this share of a budget is kept to bring the best trial to its end."""
+WORTH_GOING_ON = 0.02
+"""Where no trial may be started, the study is done when no paused one has this chance to become the best."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """What a trial has shown: values, signed so that more is better, best so far, by number of epochs from 1."""
+
+    trial: FrozenTrial
+    values: Floats
+    diverged: bool
+    horizon: int
+
+    @property
+    def n_epochs(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeThawScheduler:
+    """Freezes and thaws trials by a Gaussian process over their curves."""
+
+    spec: StudySpec
+    draws: Candidates | None = None
+    """Where new configurations come from; the study's space by default."""
+    _fits: dict[tuple[int, bytes], Floats] = field(default_factory=dict)
+    """A memory, not a state: a fit is a function of the rows that it was made from."""
+    _spaces: list[tuple[Coordinates, Candidates]] = field(default_factory=list)
+
+    def decide(self, history: History) -> Decision:
+        """The next step: the likeliest to give a new best, after a wide first rung."""
+        if reason := history.is_over():
+            return Wait() if history.running() else Done(reason)
+        fixed = fixed_start(self.spec, history) if history.may_start() else None
+        if fixed is not None:
+            return _until(fixed, 1)
+        if finishing := self._finishing(history):
+            return finishing
+        first = self._first_rung(history)
+        if first is not None:
+            return first
+        try:
+            return self._modelled(history)
+        except (np.linalg.LinAlgError, FloatingPointError) as error:
+            return _said(AshaScheduler(self.spec).decide(history), f"the model fails ({error}): asha decides")
+
+    def _longest(self) -> int:
+        if self.spec.max_epochs is None:
+            raise AssertionError("a specification with a pausing scheduler has max_epochs")
+        return self.spec.max_epochs
+
+    def _finishing(self, history: History) -> Continue | None:
+        """The best trial to its end, when the budget just suffices for that."""
+        left, budget = history.epochs_left(), self.spec.n_epochs
+        if left is None or budget is None:
+            return None
+        best = max(
+            self._curves(history), key=lambda c: (c.values.max(initial=-math.inf), -c.trial.number), default=None
+        )
+        if best is None or best.trial.number not in history.paused or not best.n_epochs:
+            return None
+        needed = best.horizon - best.n_epochs
+        if needed < left or needed > FINISH_SHARE * budget:
+            return None
+        why = {"by": "finish", "value": float(best.values.max())}
+        return Continue(best.trial.number, best.n_epochs + min(needed, left), why)
+
+    def _first_rung(self, history: History) -> Start | Wait | None:
+        width = max(4, min(FIRST_RUNG, round(FIRST_RUNG_PER_EPOCH * self._longest())))
+        if history.n_trials is not None:
+            width = min(width, history.n_trials)
+        begun = sum(t.state not in {TrialState.FAIL, TrialState.WAITING} for t in history.trials)
+        if begun >= width or not history.may_start():
+            return None
+        rng = np.random.default_rng(derived_seed(self.spec.seed, 0, "first rung"))
+        drawn = list(self._space()[1].spread(rng, width))[begun]
+        return Start(_suggested(drawn), until_epoch=1, why={"by": "first rung"})
+
+    def _space(self) -> tuple[Coordinates, Candidates]:
+        if not self._spaces:
+            draws = self.draws or Draws(self.spec.suggest)
+            self._spaces.append((Coordinates(self.spec.suggest, frozenset({"epochs"})), draws))
+        return self._spaces[0]
+
+    def _curves(self, history: History) -> list[_Curve]:
+        seen = [t for t in history.trials if t.state not in {TrialState.FAIL, TrialState.WAITING}]
+        return [_curve(self.spec, t, history.horizon(t) or self._longest()) for t in seen]
+
+    def _modelled(self, history: History) -> Decision:
+        curves = self._curves(history)
+        coordinates, draws = self._space()
+        points = coordinates.encode([c.trial.params for c in curves])
+        rows = self._observed(curves, points)
+        if rows is None or np.ptp(rows.values) == 0:
+            raise np.linalg.LinAlgError("all observations are alike")
+        posterior = Posterior(_chosen(rows, MAX_ROWS), self._theta(history, curves, points))
+        posterior = _with_pending(posterior, history, curves, points, self._longest())
+        order = len(history.steps)
+        rng = np.random.default_rng(derived_seed(self.spec.seed, order, "decision"))
+        new = list(self._new(history, curves, draws, rng))
+        paused = [i for i, c in enumerate(curves) if c.trial.number in history.paused and c.n_epochs < c.horizon]
+        if not new and not paused:
+            return Wait() if history.running() else Done("every trial is at its end")
+        reach = math.exp(rng.uniform(0, math.log(self._longest()))) if self._longest() > 1 else 1.0
+        threshold = float(rows.values.max()) + 10 ** rng.uniform(*THRESHOLDS)
+        at = np.concatenate([points[paused], coordinates.encode([d.suggested for d in new])])
+        ends = [c.n_epochs + reach for c in (curves[i] for i in paused)]
+        limits = np.array([curves[i].horizon for i in paused] + [self._horizon(d.params) for d in new], dtype=float)
+        times = _time(np.minimum(np.array([*ends, *(reach for _ in new)]), limits), self._longest())
+        owners = np.array([*paused, *(-1 for _ in new)], dtype=np.int64)
+        mean, spread = posterior.predict(at, times, owners)
+        scores = log_ndtr((mean - threshold) / spread)
+        return self._picked(history, curves, paused, new, scores, mean, spread)
+
+    def _picked(
+        self,
+        history: History,
+        curves: Sequence[_Curve],
+        paused: Sequence[int],
+        new: Sequence[Drawn],
+        scores: Floats,
+        mean: Floats,
+        spread: Floats,
+    ) -> Decision:
+        best_first = np.argsort(-scores, kind="stable")
+        best = int(best_first[0])
+        names = [curves[i].trial.number for i in paused]
+        runner_up = next((names[i] for i in best_first[1:] if i < len(names)), None)
+        why = {
+            "by": "freeze_thaw",
+            "mean": round(float(mean[best]), 4),
+            "spread": round(float(spread[best]), 4),
+            "chance": float(f"{math.exp(scores[best]):.4g}"),
+            "runner_up": runner_up,
+        }
+        if not history.may_start() and why["chance"] < WORTH_GOING_ON:  # type: ignore[operator]
+            return Wait() if history.running() else Done(f"no paused trial has a chance of {WORTH_GOING_ON:.0%}")
+        if best < len(paused):
+            curve = curves[paused[best]]
+            until = next(r for r in _rungs(curve.horizon) if r > curve.n_epochs)
+            return within_budget(Continue(curve.trial.number, until, why), history)
+        return Start(_suggested(new[best - len(paused)]), until_epoch=1, why=why)
+
+    def _horizon(self, params: Mapping[str, Any]) -> int:
+        return horizon(self.spec, params) or self._longest()
+
+    def _new(
+        self, history: History, curves: Sequence[_Curve], draws: Candidates, rng: np.random.Generator
+    ) -> Iterator[Drawn]:
+        if not history.may_start():
+            return
+        yield from draws.anywhere(rng, N_ANYWHERE)
+        best = sorted(curves, key=lambda c: (-c.values.max(initial=-math.inf), c.trial.number))[:N_BEST]
+        for curve in best:
+            yield from draws.near(rng, curve.trial.params, N_NEAR // N_BEST, NEAR_WIDTH)
+
+    def _observed(
+        self, curves: Sequence[_Curve], points: Floats, limits: Mapping[int, int] | None = None
+    ) -> Rows | None:
+        """All observations, as ranks; of each trial up to a number of epochs where `limits` gives one."""
+        owners: list[int] = []
+        epochs: list[int] = []
+        values: list[float] = []
+        for i, curve in enumerate(curves):
+            limit = curve.n_epochs if limits is None else min(curve.n_epochs, limits.get(curve.trial.number, 0))
+            seen = [r for r in _rungs(curve.horizon) if r <= limit]
+            if limit and limit not in seen:
+                seen.append(limit)
+            owners += [i] * len(seen)
+            epochs += seen
+            values += [float(curve.values[e - 1]) for e in seen]
+            if curve.diverged and limit == curve.n_epochs:
+                owners.append(i)
+                epochs.append(limit + 1)
+                values.append(-math.inf)
+        if not values:
+            return None
+        standing = ndtri((rankdata(values) - 0.5) / len(values))
+        owner_array = np.array(owners, dtype=np.int64)
+        return Rows(points[owner_array], _time(np.array(epochs, dtype=float), self._longest()), owner_array, standing)
+
+    def _theta(self, history: History, curves: Sequence[_Curve], points: Floats) -> Floats:
+        """The model's parameters, fitted to what was known some decisions ago: often at first, then more rarely."""
+        order = len(history.steps)
+        known = order - order % (10 if order < 200 else 25)
+        limits: dict[int, int] = {}
+        for step in history.steps[:known]:
+            limits[step.number] = max(limits.get(step.number, 0), step.until or self._longest())
+        rows = self._observed(curves, points, limits) or self._observed(curves, points)
+        if rows is None:
+            raise np.linalg.LinAlgError("nothing is observed")
+        rows = _chosen(rows, MAX_FIT_ROWS)
+        key = (known, rows.values.tobytes() + rows.points.tobytes())
+        if key not in self._fits:
+            self._fits.clear()
+            self._fits[key] = fit(rows)
+        return self._fits[key]
+
+
+def _curve(spec: StudySpec, trial: FrozenTrial, horizon: int) -> _Curve:
+    sign = 1.0 if spec.direction == "maximize" else -1.0
+    found = sign * np.array([v for _, v in sorted(trial.intermediate_values.items())], dtype=float)
+    found = np.where(np.isfinite(found), found, -math.inf)
+    values = found if spec.value == "last" else np.maximum.accumulate(found) if len(found) else found
+    diverged = trial.state == TrialState.PRUNED and str(trial.user_attrs.get("hpo.reason", "")).startswith(DIVERGED)
+    return _Curve(trial, values, diverged, horizon)
+
+
+def _rungs(horizon: int) -> list[int]:
+    """1, 2, 4, … and the horizon itself; one before it that would be left with a few epochs to go is left out."""
+    rungs = []
+    rung = 1
+    while rung * 4 / 3 < horizon:
+        rungs.append(rung)
+        rung *= 2
+    return [*rungs, horizon]
+
+
+def _time(epochs: Floats, longest: int) -> Floats:
+    times: Floats = np.log(np.maximum(epochs, 1.0)) / math.log(max(2, longest))
+    return times
+
+
+def _chosen(rows: Rows, n_most: int) -> Rows:
+    """Of each configuration the last few, the furthest first, as many as may be."""
+    order = np.lexsort((-rows.times, rows.owners))
+    place = np.arange(len(order)) - np.searchsorted(rows.owners[order], rows.owners[order], side="left")
+    kept = order[place < ROWS_A_TRIAL]
+    furthest = kept[np.lexsort((rows.owners[kept], -rows.times[kept]))][:n_most]
+    return rows.at(np.sort(furthest))
+
+
+def _with_pending(
+    posterior: Posterior, history: History, curves: Sequence[_Curve], points: Floats, longest: int
+) -> Posterior:
+    """The posterior as it would be if every running trial came out as predicted."""
+    running = {t.number: history.target(t) for t in history.running()}
+    pending: Ints = np.array([i for i, c in enumerate(curves) if c.trial.number in running], dtype=np.int64)
+    if not len(pending):
+        return posterior
+    times = _time(np.array([running[curves[i].trial.number] for i in pending], dtype=float), longest)
+    mean, _ = posterior.predict(points[pending], times, pending)
+    return posterior.given(Rows(points[pending], times, pending, mean))
+
+
+def _suggested(drawn: Drawn) -> Suggested:
+    return Suggested(drawn.suggested, drawn.distributions, drawn.params)
+
+
+def _until(start: Start, until: int) -> Start:
+    return Start(start.suggested, start.waiting, until, {"by": "enqueued"})
+
+
+def _said(decision: Decision, note: str) -> Decision:
+    match decision:
+        case Start(suggested, waiting, until, why):
+            return Start(suggested, waiting, until, {**why, "note": note})
+        case Continue(number, until, why):
+            return Continue(number, until, {**why, "note": note})
+        case Wait() | Done():
+            return decision

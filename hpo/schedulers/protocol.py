@@ -1,0 +1,211 @@
+"""Which trial gets the next epochs: one pure decision over the study's history. No I/O, no clock, no globals.
+
+A scheduler is asked under the store's lock, whenever a worker is free; the search carries its decision out and knows
+no strategy. Since a trial can be called again and goes on, pausing and promoting are no more than a decision.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.spec import StudySpec
+
+DECISIONS = "hpo.decisions"
+"""The user attribute under which a trial keeps what was decided about it: a list of steps as JSON has them."""
+SECONDS = "hpo.seconds"
+"""The user attribute that counts a trial's device seconds."""
+DROPPED = "hpo.dropped_epochs"
+"""The user attribute of a paused trial whose checkpoint was let go of: epochs that must be trained again first."""
+DIVERGED = "diverged"
+"""How the reason of a trial begins whose loss or metric was not finite."""
+PAUSED = "paused"
+"""How the reason of a trial begins that was still paused when its study ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suggested:
+    """A configuration as it was proposed: everything that Optuna keeps of it."""
+
+    suggested: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+    params: Mapping[str, Any]
+    """What the study's `suggest` returned: what the trainer gets."""
+    user_attrs: Mapping[str, Any] = field(default_factory=dict)
+    system_attrs: Mapping[str, Any] = field(default_factory=dict)
+    study_attrs: Mapping[str, Any] = field(default_factory=dict)
+    """What the sampler keeps on the study, such as the place in a sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Begin a new trial, or the one that somebody has put into the store to be run (`waiting`, its number).
+
+    Attributes:
+        until_epoch: how many epochs in all before it is paused; None: to its end.
+        why: what a person should know of the decision, as JSON takes it.
+    """
+
+    suggested: Suggested
+    waiting: int | None = None
+    until_epoch: int | None = None
+    why: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Go on with a paused trial until it has `until_epoch` epochs in all; None: to its end."""
+
+    number: int
+    until_epoch: int | None = None
+    why: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do until a running trial reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The study is at its end."""
+
+    reason: str
+
+
+Decision = Start | Continue | Wait | Done
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A decision that was carried out: the `order`-th of its study gave trial `number` the epochs [start, until)."""
+
+    order: int
+    number: int
+    start: int
+    until: int | None
+    why: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a trial keeps it."""
+        return {"order": self.order, "from": self.start, "to": self.until, "why": dict(self.why)}
+
+
+def steps_of(trial: FrozenTrial) -> list[Step]:
+    """What was decided about a trial, in order."""
+    kept = trial.user_attrs.get(DECISIONS, [])
+    return [Step(s["order"], trial.number, s["from"], s["to"], s["why"]) for s in kept]
+
+
+def horizon(spec: StudySpec, params: Mapping[str, Any]) -> int | None:
+    """How many epochs a trial may have: its own param `epochs`, where it has one, and at most `max_epochs`."""
+    own = params.get("epochs")
+    known = [n for n in (own, spec.max_epochs) if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+    return min(known, default=None)
+
+
+def pause_at(spec: StudySpec, trial: FrozenTrial) -> int | None:
+    """With how many epochs a trial is to be paused, by the last decision about it; None where it goes to its end."""
+    steps, longest = steps_of(trial), horizon(spec, trial.user_attrs.get("hpo.params", trial.params))
+    until = steps[-1].until if steps else None
+    return None if until is None or (longest is not None and until >= longest) else until
+
+
+@dataclass(frozen=True)
+class History:
+    """What a scheduler decides on.
+
+    Attributes:
+        spec: the study: its space, seed, direction and bounds among it.
+        n_trials: the budget of trials that do not fail; None for no bound.
+        trials: all of them, in the order of their numbers, with intermediate values. One that is RUNNING and not
+            `paused` is being trained, or will be gone on with before anything is decided.
+        paused: numbers of trials that are at rest and have all the epochs they were to have.
+        study_attrs: what samplers have kept on the study.
+    """
+
+    spec: StudySpec
+    n_trials: int | None
+    trials: Sequence[FrozenTrial]
+    paused: frozenset[int] = frozenset()
+    study_attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    def n_started(self) -> int:
+        """Trials that count against the budget: all that were started and did not fail."""
+        return sum(t.state not in {TrialState.FAIL, TrialState.WAITING} for t in self.trials)
+
+    def may_start(self) -> bool:
+        """Whether the budget of trials has room for one more."""
+        return self.n_trials is None or self.n_started() < self.n_trials
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """Every decision that was carried out, in order."""
+        return sorted((s for t in self.trials for s in steps_of(t)), key=lambda s: s.order)
+
+    def horizon(self, trial: FrozenTrial) -> int | None:
+        """How many epochs a trial may have; None: unknown."""
+        return horizon(self.spec, trial.user_attrs.get("hpo.params", trial.params))
+
+    def running(self) -> list[FrozenTrial]:
+        """Trials that are being trained."""
+        return [t for t in self.trials if t.state == TrialState.RUNNING and t.number not in self.paused]
+
+    def target(self, trial: FrozenTrial) -> int:
+        """Epochs that a running trial will have when its step ends, if nothing ends it before."""
+        steps = steps_of(trial)
+        until = steps[-1].until if steps else None
+        aim = until if until is not None else self.horizon(trial)
+        return max(len(trial.intermediate_values), aim or 0)
+
+    def epochs_left(self) -> int | None:
+        """Epochs of the budget that are neither trained nor promised to a running trial; None for no bound."""
+        if self.spec.n_epochs is None:
+            return None
+        promised = {t.number: self.target(t) for t in self.running()}
+        used = sum(promised.get(t.number, len(t.intermediate_values)) for t in self.trials)
+        return max(0, self.spec.n_epochs - used)
+
+    def is_over(self) -> str | None:
+        """Why the study is at its end whatever the scheduler would like, in words; None where it is not.
+
+        While trials run that is not yet the end: they may fail, or end early.
+        """
+        if self.epochs_left() == 0:
+            return f"all {self.spec.n_epochs} epochs are trained"
+        return None
+
+    def seconds_left(self) -> float | None:
+        """Device seconds of the budget that no trial has taken yet; None for no bound."""
+        bound = self.spec.timeout_seconds
+        if bound is None:
+            return None
+        return max(0.0, bound - math.fsum(t.user_attrs.get(SECONDS, 0.0) for t in self.trials))
+
+
+def within_budget(decision: Start | Continue, history: History) -> Start | Continue:
+    """The same decision, going no further than the budget of epochs."""
+    left = history.epochs_left()
+    if left is None:
+        return decision
+    if isinstance(decision, Continue):
+        trial = history.trials[decision.number]
+        reached, longest = len(trial.intermediate_values), history.horizon(trial)
+    else:
+        reached, longest = 0, horizon(history.spec, decision.suggested.params)
+    aim = decision.until_epoch if decision.until_epoch is not None else longest
+    if aim is not None and aim <= reached + left:
+        return decision
+    return replace(decision, until_epoch=reached + left)
+
+
+class Scheduler(Protocol):
+    """Decides what a free worker does next. The same history gives the same decision."""
+
+    def decide(self, history: History) -> Decision:
+        """The next thing to do."""
+        ...
