@@ -21,7 +21,7 @@ from hpo.errors import DiskFullError, UserError, disk_is_full
 from hpo.leases import Lease, Stopping, kept_alive
 from hpo.records import Records
 from hpo.schedulers.protocol import PAUSED, pause_at
-from hpo.seeds import trial_seed
+from hpo.seeds import configuration_seed, trial_seed
 from hpo.spec import Metrics, StudySpec, Trainer
 from hpo.tracked import finite, log_epoch, open_run, params_of
 from hpo.whole import write_whole
@@ -81,6 +81,9 @@ def run_trial(place: Workplace, lease: Lease) -> TrialState | None:
     params, seed = params_of(trial), trial_seed(records.spec.seed, trial.number)
     workdir = records.folder / str(trial.number)
     workdir.mkdir(parents=True, exist_ok=True)
+    if records.spec.reuse_epochs:
+        seed = configuration_seed(records.spec.seed, params)
+        records.lend_checkpoints(trial)
     open_run(records.outbox, records.identity, trial.number, params, trial.params, seed=seed, attempt=lease.token)
     place.emit({"event": "started", "trial": trial.number, "params": dict(params)})
     began = time.monotonic()

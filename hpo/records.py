@@ -15,9 +15,10 @@ from hpo.errors import LeaseLostError
 from hpo.leases import Lease, Leases
 from hpo.outbox import Outbox
 from hpo.schedulers.protocol import DROPPED, PAUSED, SECONDS
+from hpo.seeds import configuration_key
 from hpo.spec import StudySpec
 from hpo.storage import Store
-from hpo.tracked import StudyIdentity, end_run, log_best, put_artifact, rank, ranking, rest_run
+from hpo.tracked import StudyIdentity, end_run, log_best, params_of, put_artifact, rank, ranking, rest_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,21 @@ class Records:
         if not self.spec.reuse_epochs:
             shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
         return value
+
+    def lend_checkpoints(self, trial: FrozenTrial) -> None:
+        """Let a trial begin with what another of the same configuration has trained, if it has nothing of its own."""
+        own, key = self.folder / str(trial.number) / "checkpoints", configuration_key(params_of(trial))
+        twins = [
+            t for t in self.trials() if t.number != trial.number and configuration_key(params_of(t)) == key
+            and (self.folder / str(t.number) / "checkpoints").is_dir()
+        ]  # fmt: skip
+        if own.exists() or not twins:
+            return
+        longest = max(twins, key=lambda t: (len(t.intermediate_values), -t.number))
+        beside = own.with_name("checkpoints.lent")
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(self.folder / str(longest.number) / "checkpoints", beside)
+        beside.rename(own)
 
     def _add_seconds(self, lease: Lease, seconds: float) -> None:
         if seconds:

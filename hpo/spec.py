@@ -51,7 +51,8 @@ class Trainer(Protocol):
     Optional methods, used where they are there: `describe() -> Mapping` (what a resume compares: `data_digest`,
     `network`, `class_names` and others of your own; `device` and `dataset` are noted and not compared),
     `estimate(params) -> Mapping` (`epoch_seconds`, `bytes` of a checkpoint), `check(params)` (raises ValueError before
-    any trial runs).
+    any trial runs). An optional attribute, `continues_past_epochs`: true where an epoch does not depend on the param
+    `epochs`, so that `reuse_epochs` can go on from another trial's checkpoints, or yield the first of its epochs.
     """
 
     def train(self, params: Params, *, seed: int, workdir: Path) -> Iterator[Metrics]:
@@ -95,7 +96,8 @@ class StudySpec:
         keep_weights: how many of the best trials keep their weights, here and in MLflow.
         checkpoint_bytes: most bytes that checkpoints of paused trials may take; None for no bound. What is over is let
             go of, and trained again if it is needed.
-        reuse_epochs: whether a trial's checkpoints stay when it ends.
+        reuse_epochs: whether trials that differ in `epochs` alone share their seed and their training: the longer goes
+            on from the other's checkpoints, which stay.
         step_cost: what a scheduler weighs a step by.
         summarize: turns the study's finished trials into lines that `hpo.run` prints at the end.
 

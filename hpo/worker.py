@@ -149,6 +149,11 @@ def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
         raise UserError(
             f"prepare of study {spec.name!r} must return a trainer, an object with `train`, got {made!r:.80}"
         )
+    if spec.reuse_epochs and not getattr(made, "continues_past_epochs", False):
+        raise UserError(
+            f"study {spec.name!r}: reuse_epochs needs a trainer whose epochs do not depend on how many there will be, "
+            "and which says so: `continues_past_epochs = True`"
+        )
     if assignment.first:
         check_params(spec, trainer)
     emit({"event": "prepared"})

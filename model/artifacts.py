@@ -19,7 +19,7 @@ def write_artifacts(
     folder: Path,
     hyperparameters: Hyperparameters,
     history: Sequence[dict[str, float]],
-    confusion: Confusion,
+    confusion: Confusion | None,
     best_epoch: int,
     class_names: Sequence[str],
 ) -> None:
@@ -29,7 +29,7 @@ def write_artifacts(
         folder: made where it is missing.
         hyperparameters: of the trial.
         history: its metrics by epoch, at least one.
-        confusion: int64 [K, K] on the validation split, at the best epoch.
+        confusion: int64 [K, K] on the validation split, at the best epoch; None where it was not kept.
         best_epoch: from 0.
         class_names: K names.
     """
@@ -40,6 +40,8 @@ def write_artifacts(
     write_whole(folder / "history.csv", frame.to_csv(index=False).encode())
     title = f"{hyperparameters.optimizer}, learning rate {hyperparameters.learning_rate:.3g}"
     write_whole(folder / "learning_curve.png", _png(learning_curve(frame, best_epoch, title)))
+    if confusion is None:
+        return
     write_whole(folder / "confusion_matrix.png", _png(confusion_figure(confusion, class_names)))
     figures = {
         "split": "validation",

@@ -39,6 +39,14 @@ class Progress:
             self.best_weights = {name: t.detach().clone() for name, t in state.network.state_dict().items()}
             self.best_confusion = state.confusion.tolist()
 
+    def first(self, epochs: int) -> "Progress":
+        """What there was after fewer epochs; without the best epoch's weights where that epoch came later."""
+        history = self.history[:epochs]
+        best_epoch = max(range(epochs), key=lambda epoch: (history[epoch][METRIC], -epoch))
+        if best_epoch == self.best_epoch:
+            return Progress(history, best_epoch, self.best_weights, self.best_confusion)
+        return Progress(history, best_epoch)
+
 
 def snapshot(state: TrainingState, progress: Progress, fingerprint: str) -> Payload:
     """A copy of everything that the rest of the training depends on, as it is between two epochs."""

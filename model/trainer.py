@@ -48,6 +48,9 @@ class FaceTrainer:
         ValueError: no such device, or no training or validation images.
     """
 
+    continues_past_epochs = True
+    """The decay of the learning rate counts updates, not what is left of them: more epochs change none of the first."""
+
     def __init__(
         self,
         faces: Faces,
@@ -94,6 +97,11 @@ class FaceTrainer:
         threads = self._resume(checkpoints, fingerprint, state, progress)
         torch.set_num_threads(threads)
         try:
+            if len(progress.history) > hyperparameters.epochs:  # recorded by a trial of more epochs
+                progress = progress.first(hyperparameters.epochs)
+                yield from progress.history
+                self._write_results(Path(workdir), hyperparameters, progress)
+                return
             yield from progress.history
             if progress.diverged():
                 return
@@ -135,10 +143,11 @@ class FaceTrainer:
                 self._write_results(workdir, hyperparameters, progress)
 
     def _write_results(self, workdir: Path, hyperparameters: Hyperparameters, progress: Progress) -> None:
-        weights = workdir / "weights"
-        weights.mkdir(parents=True, exist_ok=True)
-        write_weights(weights / "best.safetensors", progress.best_weights)
-        confusion = np.array(progress.best_confusion, np.int64)
+        if progress.best_weights:
+            weights = workdir / "weights"
+            weights.mkdir(parents=True, exist_ok=True)
+            write_weights(weights / "best.safetensors", progress.best_weights)
+        confusion = np.array(progress.best_confusion, np.int64) if progress.best_weights else None
         write_artifacts(
             workdir / "artifacts",
             hyperparameters,
@@ -250,7 +259,8 @@ class FaceTrainer:
     def _fingerprint(self, hyperparameters: Hyperparameters, seed: int) -> str:
         # The kind of device too: the state of its generator fits no other kind.
         made_of = [self.faces.identity, self.pool_stride, self.faces.image_size, self.compute.device.type]
-        whole = [asdict(hyperparameters), seed, *made_of]
+        params = {name: value for name, value in asdict(hyperparameters).items() if name != "epochs"}
+        whole = [params, seed, *made_of]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
     def _on_device(self, split: Split) -> DeviceFaces:

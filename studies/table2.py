@@ -45,5 +45,6 @@ STUDY = StudySpec(
     n_trials=4,
     max_epochs=200,
     sampler="grid",
+    reuse_epochs=True,
     summarize=lambda trials: list(compare(trials)),
 )
