@@ -208,8 +208,10 @@ def _preflight(spec: StudySpec, opened: OpenStudy, trainer: Trainer, folder: Pat
             f"a checkpoint takes {n_bytes / 1e9:.1f} GB: each running trial needs up to {3 * n_bytes / 1e9:.1f} GB here"
         )
         emit({"event": "notice", "text": text})
-    epochs = params.get("epochs", spec.max_epochs or 1)
-    seconds = epoch_seconds * epochs * (left or 1)
+    seconds = epoch_seconds * (spec.n_epochs or params.get("epochs", spec.max_epochs or 1) * (left or 1))
+    if spec.n_epochs is not None and epoch_seconds:
+        text = f"{spec.n_epochs} epochs of about {_duration(epoch_seconds)} here: {_duration(seconds)} in all"
+        emit({"event": "notice", "text": text})
     on_cpu = str(opened.identity.description.get("device", "cpu")).startswith("cpu")
     if on_cpu and seconds > LONG_SECONDS:
         emit(
@@ -235,6 +237,8 @@ def _trials_left(opened: OpenStudy) -> int | None:
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 2:
+        return f"{seconds:.2g} seconds"
     for unit, size in (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

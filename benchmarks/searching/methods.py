@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -140,51 +139,6 @@ def _carry_out(
         trial.state = TrialState.COMPLETE
     if trial.state.is_finished() and trial.intermediate_values:
         trial.values = [max(trial.intermediate_values.values())]
-
-
-def with_optuna(
-    sampler: Callable[[int], optuna.samplers.BaseSampler], pruner: Callable[[], optuna.pruners.BasePruner]
-) -> Method:
-    """Optuna as its own documentation uses it: `ask`, `report`, `should_prune`, `tell`."""
-
-    def run(task: Task, seed: int, budget: int) -> Trace:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            study = optuna.create_study(direction="maximize", sampler=sampler(seed), pruner=pruner())
-        trace, used = Trace(), set[int]()
-        while trace.spent < budget:
-            began = time.perf_counter()
-            trial = study.ask()
-            suggested = task.suggest(trial)
-            trace.decision_seconds.append(time.perf_counter() - began)
-            params, row, seen, scored = task.curve(suggested, used)
-            used |= set() if row is None else {row}
-            if row is not None:  # the sampler is told what really ran
-                kept = study._storage.get_trial(trial._trial_id).distributions
-                for name, value in params.items():
-                    internal = kept[name].to_internal_repr(value)
-                    study._storage.set_trial_param(trial._trial_id, name, internal, kept[name])
-            _train(study, trial, trace, seen, scored, budget)
-        return trace
-
-    return run
-
-
-def _train(study: optuna.Study, trial: optuna.Trial, trace: Trace, seen: Floats, scored: Floats, budget: int) -> None:
-    best = -math.inf
-    for epoch in range(len(seen)):
-        if trace.spent >= budget:
-            return
-        if not trace.see(float(seen[epoch]), float(scored[epoch])):
-            study.tell(trial, state=TrialState.PRUNED)
-            return
-        best = max(best, float(seen[epoch]))
-        trial.report(float(seen[epoch]), epoch)
-        if epoch < len(seen) - 1 and trial.should_prune():
-            study.tell(trial, state=TrialState.PRUNED)
-            return
-    study.tell(trial, best)
 
 
 def screen(width: int) -> Method:

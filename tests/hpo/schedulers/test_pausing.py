@@ -2,6 +2,7 @@
 
 import math
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -270,3 +271,17 @@ def test_five_thousand_trials_get_an_answer_in_bounded_time(scheduler):
 
     assert isinstance(decision, Start | Continue)
     assert time.monotonic() - began < 60  # bounded: some seconds, not minutes, on a busy machine
+
+
+def test_the_scheduler_in_the_docs_works_as_it_stands():
+    text = (Path(__file__).parents[3] / "docs" / "schedulers.md").read_text()
+    source = text.split("```python\n")[1].split("```")[0]
+    names: dict = {}
+    exec(source, names)  # noqa: S102  our own example
+    played = Played(spec(scheduler=names["Screen"], n_epochs=None), n_trials=6)
+
+    played.play()
+
+    lengths = sorted(len(t.intermediate_values) for t in played.trials)
+    assert lengths == [1] * 5 + [LONGEST]
+    assert len(source.splitlines()) < 60

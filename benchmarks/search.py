@@ -1,0 +1,218 @@
+"""What a search finds by what it has spent, ours beside others, on recorded learning curves.
+
+python benchmarks/search.py --quick
+HPO_CURVES_DIR=… python benchmarks/search.py --seeds 20 --json search.json
+
+Peers that are not installed are left out: `pip install -r benchmarks/requirements.txt`. Resumable by cell (task, seed,
+method): finished ones stand in `--cells`, and only those of the same code count.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")  # one process a core is what fills the machine
+
+if TYPE_CHECKING:
+    from benchmarks.searching.methods import Method
+    from benchmarks.searching.tables import Cell
+    from benchmarks.searching.tasks import Task
+
+OURS = "ours (auto)"
+FULL_TRAININGS = 20
+QUICK = {
+    "taskset": ("imdb_patch32_GRU64_avg_bs128",), "lcbench": ("167168", "189865"), "faces": (),
+    "closed_form": ("smooth", "flat", "crossing"),
+}  # fmt: skip
+
+
+def methods() -> "dict[str, Method]":
+    """Every method that can run here, by name."""
+    from benchmarks.searching.methods import doubling, ours, screen
+    from benchmarks.searching.peers import peers
+
+    return {
+        OURS: ours("auto"),
+        "ours (asha)": ours("asha"),
+        **peers(),
+        "one-epoch screen": screen(16),
+        "successive doubling": doubling(16),
+    }
+
+
+def main() -> int:
+    """Run what is missing, then print the tables."""
+    options = _parser().parse_args()
+    folder = os.environ.get("HPO_CURVES_DIR")
+    names = [m for m in methods() if not options.methods or m in options.methods]
+    if unknown := set(options.methods or ()) - set(names):
+        sys.stderr.write(f"no method {', '.join(sorted(unknown))}; there are {', '.join(methods())}\n")
+        return 2
+    if options.quick:
+        names = [n for n in names if n in {OURS, "ours (asha)"} or (n.startswith("optuna") and n != "optuna gp")]
+    tasks = _tasks(Path(folder) if folder else None, quick=options.quick)
+    seeds = range(5 if options.quick else options.seeds)
+    wanted = [(family, task, seed, name) for seed in seeds for family, task in tasks for name in names]
+    done = _run(wanted, options.cells, folder, options.processes)
+    cells = [done[key] for key in wanted]
+    from benchmarks.searching.tables import markdown
+
+    print("\n".join(markdown(cells, OURS)))
+    ratios = _ratios(cells)
+    print("\n".join(f"{name}: {value:.3f}" for name, value in ratios.items()))
+    if options.json:
+        _write(options.json, cells, ratios)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--quick", action="store_true", help="three tasks, five seeds, the main peers: five minutes")
+    found.add_argument("--json", type=Path, metavar="PATH", help="write machine, versions, samples and ratios")
+    found.add_argument("--seeds", type=int, default=20, metavar="N")
+    found.add_argument("--methods", nargs="*", metavar="NAME", help="only these")
+    found.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
+    found.add_argument("--cells", type=Path, default=ROOT / "benchmarks" / ".cells", metavar="DIR")
+    return found
+
+
+def _tasks(folder: Path | None, *, quick: bool) -> list[tuple[str, str]]:
+    from benchmarks.searching.tasks import tasks_in
+
+    found = [(t.family, t.name) for t in tasks_in(folder)]
+    return [(family, name) for family, name in found if not quick or name in QUICK[family]]
+
+
+Key = tuple[str, str, int, str]
+
+
+def _run(wanted: list[Key], folder: Path, curves: str | None, processes: int) -> "dict[Key, Cell]":
+    from multiprocessing import get_context
+
+    from rich.progress import track
+
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{_code()}.jsonl"
+    done = {key: cell for key, cell in _kept(file) if key in set(wanted)}
+    missing = [key for key in wanted if key not in done]
+    with file.open("a") as out, get_context("spawn").Pool(processes, _begin, (curves,)) as pool:
+        for key, cell in track(pool.imap_unordered(_cell, missing), "searching", total=len(missing)):
+            done[key] = cell
+            out.write(json.dumps(vars(cell)) + "\n")
+            out.flush()
+    return done
+
+
+def _code() -> str:
+    """A digest of all that decides a cell's outcome."""
+    files = [*sorted((ROOT / "hpo").rglob("*.py")), *sorted((ROOT / "benchmarks" / "searching").glob("*.py"))]
+    parts = [f.read_bytes() for f in files if f.name != "tables.py" and _decides(f)]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+
+
+def _decides(file: Path) -> bool:
+    return file.parent.name in {"schedulers", "searching"} or file.name in {"space.py", "draws.py", "coordinates.py"}
+
+
+def _kept(file: Path) -> "Iterator[tuple[Key, Cell]]":
+    from benchmarks.searching.tables import Cell
+
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            cell = Cell(**json.loads(line))
+        except ValueError:
+            continue  # cut off by a kill
+        yield (cell.family, cell.task, cell.seed, cell.method), cell
+
+
+_state: dict[str, Any] = {}
+"""A process's tasks and methods: made once each, not for every cell."""
+
+
+def _begin(curves: str | None) -> None:
+    import logging
+    import warnings
+
+    import optuna
+
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    from benchmarks.searching.tasks import tasks_in
+
+    _state["tasks"] = {(t.family, t.name): t for t in tasks_in(Path(curves) if curves else None)}
+    _state["methods"] = methods()
+
+
+def _cell(key: Key) -> "tuple[Key, Cell]":
+    import numpy as np
+
+    from benchmarks.searching.tables import Cell
+
+    family, name, seed, method = key
+    task: Task = _state["tasks"][family, name]
+    budget = FULL_TRAININGS * task.max_epochs
+    trace = _state["methods"][method](task, seed, budget)
+    seconds = np.array(trace.decision_seconds)
+    return key, Cell(
+        method, family, name, seed, trace.epochs, [task.regret(s) for s in trace.scored], budget, task.max_epochs,
+        float(seconds.mean()), float(np.quantile(seconds, 0.95)),
+    )  # fmt: skip
+
+
+def _ratios(cells: "list[Cell]") -> dict[str, float]:
+    from benchmarks.searching.peers import HYPERBAND
+    from benchmarks.searching.tables import by_method, cost_ratio, regrets
+
+    found: dict[str, float] = {}
+    for family in sorted({c.family for c in cells}):
+        mine = [c for c in cells if c.family == family]
+        table = regrets(mine)
+        if hyperband := cost_ratio(mine, OURS, HYPERBAND, HYPERBAND):
+            found[f"epochs_to_hyperband_final.{family}"] = hyperband[0]
+        others = [m for m in table if not m.startswith("ours")]
+        best = min(others, key=lambda m: table[m][20], default=None)
+        if best is not None and (ratio := cost_ratio(mine, OURS, best, best)):
+            found[f"epochs_to_best_peer_final.{family}"] = ratio[0]
+    table = regrets(cells)
+    if OURS in table:
+        found["regret_at_2.rank"] = float(1 + sum(row[2] < table[OURS][2] for row in table.values()))
+        own = by_method(cells)[OURS]
+        found["decision_seconds.mean"] = sum(c.decision_mean for c in own) / len(own)
+        found["decision_seconds.p95"] = sum(c.decision_p95 for c in own) / len(own)
+    return found
+
+
+def _write(path: Path, cells: "list[Cell]", ratios: dict[str, float]) -> None:
+    from hpo.tracked import git_commit
+
+    packages = ("optuna", "numpy", "scipy", "syne-tune", "onnxruntime")
+    known = {}
+    for package in packages:
+        try:
+            known[package] = version(package)
+        except PackageNotFoundError:
+            known[package] = "absent"
+    path.write_text(
+        json.dumps({
+            "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "processor": platform.processor()},
+            "versions": {"python": platform.python_version(), **known},
+            "commit": git_commit(),
+            "samples": [vars(c) for c in cells],
+            "ratios": ratios,
+        })
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

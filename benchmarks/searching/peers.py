@@ -1,0 +1,171 @@
+"""What users would pick instead, each with its own package, its own defaults, and asked as its documentation asks."""
+
+import importlib.util
+import math
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from benchmarks.searching.methods import Method, Trace
+from benchmarks.searching.tasks import Floats, Task
+
+
+def with_optuna(
+    sampler: Callable[[int], optuna.samplers.BaseSampler], pruner: Callable[[], optuna.pruners.BasePruner]
+) -> Method:
+    """Optuna as its own documentation uses it: `ask`, `report`, `should_prune`, `tell`."""
+
+    def run(task: Task, seed: int, budget: int) -> Trace:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            study = optuna.create_study(direction="maximize", sampler=sampler(seed), pruner=pruner())
+        trace, used = Trace(), set[int]()
+        while trace.spent < budget:
+            began = time.perf_counter()
+            trial = study.ask()
+            suggested = task.suggest(trial)
+            trace.decision_seconds.append(time.perf_counter() - began)
+            params, row, seen, scored = task.curve(suggested, used)
+            used |= set() if row is None else {row}
+            if row is not None:  # the sampler is told what really ran
+                kept = study._storage.get_trial(trial._trial_id).distributions
+                for name, value in params.items():
+                    internal = kept[name].to_internal_repr(value)
+                    study._storage.set_trial_param(trial._trial_id, name, internal, kept[name])
+            _train(study, trial, trace, seen, scored, budget)
+        return trace
+
+    return run
+
+
+def _train(study: optuna.Study, trial: optuna.Trial, trace: Trace, seen: Floats, scored: Floats, budget: int) -> None:
+    best = -math.inf
+    for epoch in range(len(seen)):
+        if trace.spent >= budget:
+            return
+        if not trace.see(float(seen[epoch]), float(scored[epoch])):
+            study.tell(trial, state=TrialState.PRUNED)
+            return
+        best = max(best, float(seen[epoch]))
+        trial.report(float(seen[epoch]), epoch)
+        if epoch < len(seen) - 1 and trial.should_prune():
+            study.tell(trial, state=TrialState.PRUNED)
+            return
+    study.tell(trial, best)
+
+
+def with_syne_tune(make: Callable[[dict[str, Any], int, int], Any]) -> Method:
+    """Syne Tune's schedulers, one worker: a trial goes on until its scheduler stops it or it is at its end.
+
+    Args:
+        make: of a config space, the longest trial and a seed, the scheduler.
+    """
+
+    def run(task: Task, seed: int, budget: int) -> Trace:
+        import logging
+
+        from syne_tune.backend.trial_status import Trial
+        from syne_tune.optimizer.scheduler import SchedulerDecision
+
+        logging.getLogger().setLevel(logging.ERROR)
+        space = _syne_space(task)
+        scheduler = make(space, task.max_epochs, seed)
+        trace, used, number = Trace(), set[int](), 0
+        while trace.spent < budget:
+            began = time.perf_counter()
+            suggestion = scheduler.suggest()
+            trace.decision_seconds.append(time.perf_counter() - began)
+            params, row, seen, scored = task.curve(suggestion.config, used)
+            used |= set() if row is None else {row}
+            trial = Trial(number, params if row is not None else suggestion.config, None)
+            number += 1
+            scheduler.on_trial_add(trial)
+            best = -math.inf
+            for epoch in range(len(seen)):
+                if trace.spent >= budget:
+                    break
+                if not trace.see(float(seen[epoch]), float(scored[epoch])):
+                    scheduler.on_trial_error(trial)
+                    break
+                best = max(best, float(seen[epoch]))
+                result = {"value": best, "epoch": epoch + 1}
+                if epoch == len(seen) - 1:
+                    scheduler.on_trial_complete(trial, result)
+                elif scheduler.on_trial_result(trial, result) != SchedulerDecision.CONTINUE:
+                    scheduler.on_trial_remove(trial)
+                    break
+        return trace
+
+    return run
+
+
+class _Space:
+    """Stands in for a trial: notes what is suggested in Syne Tune's terms."""
+
+    def __init__(self) -> None:
+        self.space: dict[str, Any] = {}
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        from syne_tune.config_space import loguniform, uniform
+
+        self.space[name] = (loguniform if log else uniform)(low, high)
+        return low
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        from syne_tune.config_space import lograndint, randint
+
+        self.space[name] = (lograndint if log else randint)(low, high)
+        return low
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        from syne_tune.config_space import choice
+
+        self.space[name] = choice(list(choices))
+        return choices[0]
+
+
+def _syne_space(task: Task) -> dict[str, Any]:
+    space = _Space()
+    task.suggest(space)
+    return space.space
+
+
+def peers(max_epochs: int = 50) -> dict[str, Method]:
+    """All that are installed, by name."""
+    samplers, pruners = optuna.samplers, optuna.pruners
+    found = {
+        "optuna random": with_optuna(lambda s: samplers.RandomSampler(seed=s), pruners.NopPruner),
+        "optuna tpe": with_optuna(lambda s: samplers.TPESampler(seed=s), pruners.NopPruner),
+        "optuna tpe + median": with_optuna(lambda s: samplers.TPESampler(seed=s), pruners.MedianPruner),
+        "optuna tpe + halving": with_optuna(lambda s: samplers.TPESampler(seed=s), pruners.SuccessiveHalvingPruner),
+        HYPERBAND: with_optuna(
+            lambda s: samplers.TPESampler(seed=s),
+            lambda: pruners.HyperbandPruner(min_resource=1, max_resource=max_epochs),
+        ),
+        "optuna gp": with_optuna(lambda s: samplers.GPSampler(seed=s), pruners.NopPruner),
+    }
+    if importlib.util.find_spec("syne_tune") is not None:
+        found |= {
+            "syne tune asha": with_syne_tune(_syne("ASHA")),
+            "syne tune bohb": with_syne_tune(_syne("BOHB")),
+            "syne tune asha + cqr": with_syne_tune(_syne("ASHACQR")),
+        }
+    return found
+
+
+HYPERBAND = "optuna tpe + hyperband"
+
+
+def _syne(name: str) -> Callable[[dict[str, Any], int, int], Any]:
+    def make(space: dict[str, Any], longest: int, seed: int) -> Any:
+        from syne_tune.optimizer import baselines
+
+        kind = getattr(baselines, name)
+        return kind(space, metric="value", time_attr="epoch", max_t=longest, do_minimize=False, random_seed=seed)
+
+    return make

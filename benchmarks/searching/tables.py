@@ -1,0 +1,158 @@
+"""Figures of a finished benchmark: cost to a quality, regret by budget, ranks, with bootstrap intervals over tasks."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+TRAININGS = (1, 2, 5, 10, 20)
+"""Budgets, in full trainings of the longest trial."""
+N_BOOTSTRAP = 2_000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One search: of a method, on a task, with a seed.
+
+    Attributes:
+        epochs: spent when each incumbent was found, ascending.
+        regrets: of each incumbent, normalised.
+        budget: epochs in all.
+        longest: epochs of a full training.
+    """
+
+    method: str
+    family: str
+    task: str
+    seed: int
+    epochs: Sequence[float]
+    regrets: Sequence[float]
+    budget: int
+    longest: int
+    decision_mean: float
+    decision_p95: float
+
+    def regret_at(self, epochs: float) -> float:
+        """Of the incumbent when so much was spent; 1, the untrained network's, before there is one."""
+        place = int(np.searchsorted(self.epochs, epochs, side="right"))
+        return self.regrets[place - 1] if place else 1.0
+
+    def cost_to(self, regret: float) -> float:
+        """Epochs until the incumbent was this good and stayed so; the whole budget where it never was (censored)."""
+        cost = math.inf
+        for epochs, reached in zip(reversed(self.epochs), reversed(self.regrets), strict=True):
+            if reached > regret:
+                break
+            cost = epochs
+        return min(cost, float(self.budget))
+
+
+Cells = Sequence[Cell]
+
+
+def by_method(cells: Cells) -> dict[str, list[Cell]]:
+    """Cells of each method, in order of task and seed."""
+    found: dict[str, list[Cell]] = {}
+    for cell in sorted(cells, key=lambda c: (c.method, c.task, c.seed)):
+        found.setdefault(cell.method, []).append(cell)
+    return found
+
+
+def regrets(cells: Cells) -> dict[str, dict[int, float]]:
+    """Mean normalised regret: method -> full trainings -> regret."""
+    return {
+        method: {n: float(np.mean([c.regret_at(n * c.longest) for c in mine])) for n in TRAININGS}
+        for method, mine in by_method(cells).items()
+    }
+
+
+def mean_ranks(cells: Cells, trainings: int) -> dict[str, float]:
+    """Mean rank of each method over tasks and seeds, 1 the best; equal ones share theirs."""
+    from scipy.stats import rankdata
+
+    methods = sorted({c.method for c in cells})
+    table: dict[tuple[str, int], dict[str, float]] = {}
+    for c in cells:
+        table.setdefault((c.task, c.seed), {})[c.method] = c.regret_at(trainings * c.longest)
+    whole = [row for row in table.values() if len(row) == len(methods)]
+    ranks = np.array([rankdata([row[m] for m in methods]) for row in whole])
+    return dict(zip(methods, ranks.mean(0).tolist(), strict=True)) if whole else {}
+
+
+def cost_ratio(cells: Cells, ours: str, other: str, target_of: str) -> tuple[float, float, float] | None:
+    """Geometric mean of our cost over another's to reach what `target_of` ends with, and a 95 % interval over tasks.
+
+    The target is, task by task, the mean regret with which `target_of` ends; a miss counts as the whole budget.
+    """
+    methods = by_method(cells)
+    if not {ours, other, target_of} <= methods.keys():
+        return None
+    logs: dict[str, float] = {}
+    for task in sorted({c.task for c in methods[target_of]}):
+        target = np.mean([c.regret_at(c.budget) for c in methods[target_of] if c.task == task])
+        costs = [[math.log(c.cost_to(float(target))) for c in methods[m] if c.task == task] for m in (ours, other)]
+        logs[task] = float(np.mean(costs[0]) - np.mean(costs[1]))
+    values = np.array(list(logs.values()))
+    low, high = _interval(values)
+    return float(np.exp(values.mean())), float(np.exp(low)), float(np.exp(high))
+
+
+def regret_difference(cells: Cells, ours: str, other: str, trainings: int) -> tuple[float, float, float]:
+    """Our mean regret less another's, and a 95 % interval, paired over tasks."""
+    methods = by_method(cells)
+    means = [
+        {t: np.mean([c.regret_at(trainings * c.longest) for c in methods[m] if c.task == t]) for t in _tasks(cells)}
+        for m in (ours, other)
+    ]
+    values = np.array([means[0][t] - means[1][t] for t in _tasks(cells)])
+    return float(values.mean()), *_interval(values)
+
+
+def _tasks(cells: Cells) -> list[str]:
+    return sorted({c.task for c in cells})
+
+
+def _interval(values: Floats) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    means = rng.choice(values, size=(N_BOOTSTRAP, len(values))).mean(1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def markdown(cells: Cells, ours: str) -> Iterator[str]:
+    """The tables, family by family, as lines of Markdown."""
+    for family in sorted({c.family for c in cells}):
+        mine = [c for c in cells if c.family == family]
+        n_seeds = len({c.seed for c in mine})
+        yield f"### {family}: {len(_tasks(mine))} tasks, {n_seeds} seeds\n"
+        yield "Mean regret in percent of the way from untrained to best, after so many full trainings;"
+        yield "cost in epochs (geometric mean, a miss counts as the budget) to come within 5 % and 1 % of the best;"
+        yield "seconds a decision."
+        yield ""
+        yield "| method | " + " | ".join(map(str, TRAININGS)) + " | rank at 2 | to 5 % | to 1 % | mean s | p95 s |"
+        yield "|---|" + "---|" * (len(TRAININGS) + 5)
+        ranks, table = mean_ranks(mine, 2), regrets(mine)
+        for method in sorted(table, key=lambda m: table[m][TRAININGS[-1]]):
+            own = by_method(mine)[method]
+            costs = [np.exp(np.mean([math.log(c.cost_to(part)) for c in own])) for part in (0.05, 0.01)]
+            row = [f"{100 * table[method][n]:.2f}" for n in TRAININGS]
+            row += [f"{ranks.get(method, math.nan):.2f}", *(f"{c:.0f}" for c in costs)]
+            row += [f"{np.mean([c.decision_mean for c in own]):.3f}", f"{np.mean([c.decision_p95 for c in own]):.3f}"]
+            yield f"| {'**' + method + '**' if method == ours else method} | " + " | ".join(row) + " |"
+        yield ""
+        yield from _differences(mine, ours)
+
+
+def _differences(cells: Cells, ours: str) -> Iterator[str]:
+    table = regrets(cells)
+    if ours not in table or len(table) == 1:
+        return
+    yield "Ours less the best other, in percent, with a 95 % interval paired over tasks:\n"
+    for n in TRAININGS:
+        best = min((m for m in table if m != ours), key=lambda m: table[m][n])
+        mean, low, high = regret_difference(cells, ours, best, n)
+        yield f"- {n} full trainings: {100 * mean:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] against {best}"
+    yield ""
