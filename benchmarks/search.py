@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from benchmarks.searching.tables import Cell
     from benchmarks.searching.tasks import Task
 
-OURS = "ours (auto)"
+OURS = "auto"
+ASHA = "promoting asha + tpe"
 FULL_TRAININGS = 20
 QUICK = {
     "taskset": ("imdb_patch32_GRU64_avg_bs128",), "lcbench": ("167168", "189865"), "faces": (),
@@ -43,7 +44,7 @@ def methods() -> "dict[str, Method]":
 
     return {
         OURS: ours("auto"),
-        "ours (asha)": ours("asha"),
+        ASHA: ours("asha"),
         **peers(),
         "one-epoch screen": screen(16),
         "successive doubling": doubling(16),
@@ -59,7 +60,7 @@ def main() -> int:
         sys.stderr.write(f"no method {', '.join(sorted(unknown))}; there are {', '.join(methods())}\n")
         return 2
     if options.quick:
-        names = [n for n in names if n in {OURS, "ours (asha)"} or (n.startswith("optuna") and n != "optuna gp")]
+        names = [n for n in names if n in {OURS, ASHA} or (n.startswith("optuna") and n != "optuna gp")]
     tasks = _tasks(Path(folder) if folder else None, quick=options.quick)
     seeds = range(5 if options.quick else options.seeds)
     wanted = [(family, task, seed, name) for seed in seeds for family, task in tasks for name in names]
@@ -180,7 +181,7 @@ def _ratios(cells: "list[Cell]") -> dict[str, float]:
         table = regrets(mine)
         if hyperband := cost_ratio(mine, OURS, HYPERBAND, HYPERBAND):
             found[f"epochs_to_hyperband_final.{family}"] = hyperband[0]
-        others = [m for m in table if not m.startswith("ours")]
+        others = [m for m in table if m != OURS]
         best = min(others, key=lambda m: table[m][20], default=None)
         if best is not None and (ratio := cost_ratio(mine, OURS, best, best)):
             found[f"epochs_to_best_peer_final.{family}"] = ratio[0]

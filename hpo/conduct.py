@@ -25,13 +25,14 @@ from hpo.delivery import Delivery
 from hpo.display import Display, best_table
 from hpo.launch import Launcher
 from hpo.leases import Leases, become_owner
-from hpo.outbox import open_outbox
+from hpo.outbox import PARENT, open_outbox
 from hpo.records import Records
 from hpo.search import MAX_FAILURES_IN_A_ROW
 from hpo.spec import StudySpec
 from hpo.storage import Store, load_study, open_store
-from hpo.tracked import StudyIdentity, parent_status, ranking, rest_run
+from hpo.tracked import StudyIdentity, parent_status, put_artifact, ranking, rest_run
 from hpo.tracking import DEFAULT_URI, Tracker, check_uri
+from hpo.whole import write_whole
 from hpo.worker import Assignment
 
 OUTBOX = "outbox"
@@ -178,6 +179,7 @@ class Conductor:
         if self._records is not None and self._delivery is not None:
             try:
                 self._rest(code, done=done)
+                self._draw()
             except (OSError, SQLAlchemyError) as error:  # a full disk, say: it must not hide how the study ended
                 log.debug("%s", error, exc_info=True)
                 sys.stderr.write(f"the stores could not be brought to rest: {str(error).splitlines()[0]}\n")
@@ -203,6 +205,15 @@ class Conductor:
         if launcher.stopping and code == 0:
             say(f"timeout reached; the same command goes on: {_command()}")
         return code
+
+    def _draw(self) -> None:
+        """Put the picture of the search beside the leaderboard, and into MLflow."""
+        from hpo.timeline import draw  # matplotlib: only now that all is trained
+
+        if self._records is not None and (picture := draw(self.spec, self._records.trials())) is not None:
+            file = self._records.folder / "search.png"
+            write_whole(file, picture)
+            put_artifact(self._records.outbox, PARENT, file)
 
     def _say_done(self, trials: Sequence[FrozenTrial]) -> None:
         counts = Counter(t.state for t in trials)

@@ -109,12 +109,20 @@ class Draws:
             yield self._draw(lambda _, scale, places=places: scale.value(next(places, rng.random())))  # type: ignore[misc]
 
     def spread(self, rng: np.random.Generator, n: int) -> Iterator[Drawn]:
-        """See `Candidates`: a Latin hypercube over the names as they come up (McKay et al. 1979)."""
+        """See `Candidates`: a Latin hypercube over the names as they come up (McKay et al. 1979).
+
+        The first choice goes round, so that the first few are balanced over it too: an optimizer, most often.
+        """
         orders: dict[str, NDArray[np.int64]] = {}
+        rounds: dict[str, list[Any]] = {}
 
         def take(row: int, name: str, scale: Scale) -> Any:
             order = orders.setdefault(name, rng.permutation(n))
             if scale.choices is not None:
+                if not rounds:
+                    rounds[name] = [scale.choices[i] for i in rng.permutation(len(scale.choices))]
+                if name in rounds:
+                    return rounds[name][row % len(scale.choices)]
                 return scale.choices[int(order[row]) % len(scale.choices)]
             return scale.value((int(order[row]) + rng.random()) / n)
 

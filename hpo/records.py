@@ -68,6 +68,8 @@ class Records:
         with self.store.lock():
             self.refuse_lost(lease)
             self._add_seconds(lease, seconds)
+            if words == PAUSED and self.trial(lease.trial_id).user_attrs.get(DROPPED):
+                self.study._storage.set_trial_user_attr(lease.trial_id, DROPPED, 0)  # noqa: SLF001  it is there again
             rest_run(self.outbox, number, words)
             self.leases.release(lease)
         if words == PAUSED:

@@ -1,4 +1,4 @@
-"""Every trial begins with one epoch; then a model of all curves says which of them, paused or new, goes on.
+"""Every trial begins with one epoch; a model of all curves says which of them, paused or new, goes on.
 
 What is observed is a trial's best value so far at epochs 1, 2, 4, … and at its end, as the normal quantile of its rank
 among all observations: real landscapes are flat with a few peaks, and ranks suit that. A Gaussian process
@@ -10,6 +10,7 @@ MFPI-random of Rakotoarison et al. 2024 (in-context freeze-thaw Bayesian optimiz
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from hpo.schedulers.asha import AshaScheduler
 from hpo.schedulers.proposals import fixed_start
 from hpo.schedulers.protocol import (
     DIVERGED,
+    DROPPED,
+    SECONDS,
     Continue,
     Decision,
     Done,
@@ -37,15 +40,21 @@ from hpo.schedulers.surrogate import Posterior, Rows, fit
 from hpo.seeds import derived_seed
 from hpo.spec import StudySpec
 
-FIRST_RUNG = 48
+FIRST = 8
 """Configurations that get one epoch before the model has a say ..."""
-FIRST_RUNG_PER_EPOCH = 1.0
-"""... but at most this many for each epoch of the longest trial: not more than one full training in all."""
+FIRST_RUNG = 48
+"""... and that many in all, each other decision, beside what the model decides ..."""
+WIDEN_SHARE = 0.5
+"""... so that the search neither waits for a wide first rung nor goes without one.
+
+Never more than the longest trial has epochs: that is one full training.
+"""
 MAX_ROWS = 200
 """Rows that the model predicts from: each configuration's last three, the furthest first."""
 ROWS_A_TRIAL = 3
 MAX_FIT_ROWS = 100
 N_ANYWHERE, N_NEAR, N_BEST, NEAR_WIDTH = 150, 60, 5, 0.1
+COST_WEIGHT = 0.0
 THRESHOLDS = (-2.0, -0.3)
 """The threshold lies 10^U above the best observation, U uniform between these."""
 FINISH_SHARE = 0.15
@@ -69,6 +78,18 @@ class _Curve:
 
 
 @dataclass(frozen=True, slots=True)
+class _Candidate:
+    """What may get the next epochs: a paused trial (`curve`, its place among the curves), or a new configuration."""
+
+    curve: int
+    n_epochs: int
+    horizon: int
+    until: int
+    n_to_train: int
+    drawn: Drawn | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FreezeThawScheduler:
     """Freezes and thaws trials by a Gaussian process over their curves."""
 
@@ -80,7 +101,7 @@ class FreezeThawScheduler:
     _spaces: list[tuple[Coordinates, Candidates]] = field(default_factory=list)
 
     def decide(self, history: History) -> Decision:
-        """The next step: the likeliest to give a new best, after a wide first rung."""
+        """The next step: the likeliest to give a new best, or another of the first rung."""
         if reason := history.is_over():
             return Wait() if history.running() else Done(reason)
         fixed = fixed_start(self.spec, history) if history.may_start() else None
@@ -117,13 +138,18 @@ class FreezeThawScheduler:
         why = {"by": "finish", "value": float(best.values.max())}
         return Continue(best.trial.number, best.n_epochs + min(needed, left), why)
 
-    def _first_rung(self, history: History) -> Start | Wait | None:
-        width = max(4, min(FIRST_RUNG, round(FIRST_RUNG_PER_EPOCH * self._longest())))
+    def _first_rung(self, history: History) -> Start | None:
+        """The next of a wide first rung, if it is its turn."""
+        width = max(FIRST, min(FIRST_RUNG, self._longest()))
         if history.n_trials is not None:
             width = min(width, history.n_trials)
         begun = sum(t.state not in {TrialState.FAIL, TrialState.WAITING} for t in history.trials)
         if begun >= width or not history.may_start():
             return None
+        if begun >= FIRST:
+            chance = np.random.default_rng(derived_seed(self.spec.seed, len(history.steps), "widen")).random()
+            if chance >= WIDEN_SHARE:
+                return None
         rng = np.random.default_rng(derived_seed(self.spec.seed, 0, "first rung"))
         drawn = list(self._space()[1].spread(rng, width))[begun]
         return Start(_suggested(drawn), until_epoch=1, why={"by": "first rung"})
@@ -140,71 +166,79 @@ class FreezeThawScheduler:
 
     def _modelled(self, history: History) -> Decision:
         curves = self._curves(history)
-        coordinates, draws = self._space()
+        coordinates, _ = self._space()
         points = coordinates.encode([c.trial.params for c in curves])
         rows = self._observed(curves, points)
         if rows is None or np.ptp(rows.values) == 0:
             raise np.linalg.LinAlgError("all observations are alike")
         posterior = Posterior(_chosen(rows, MAX_ROWS), self._theta(history, curves, points))
         posterior = _with_pending(posterior, history, curves, points, self._longest())
-        order = len(history.steps)
-        rng = np.random.default_rng(derived_seed(self.spec.seed, order, "decision"))
-        new = list(self._new(history, curves, draws, rng))
-        paused = [i for i, c in enumerate(curves) if c.trial.number in history.paused and c.n_epochs < c.horizon]
-        if not new and not paused:
+        rng = np.random.default_rng(derived_seed(self.spec.seed, len(history.steps), "decision"))
+        candidates = [*self._paused(history, curves), *self._new(history, curves, rng)]
+        if not candidates:
             return Wait() if history.running() else Done("every trial is at its end")
-        reach = math.exp(rng.uniform(0, math.log(self._longest()))) if self._longest() > 1 else 1.0
+        new = coordinates.encode([c.drawn.suggested for c in candidates if c.drawn is not None])
+        at = np.concatenate([points[[c.curve for c in candidates if c.drawn is None]], new])
+        reach = math.exp(rng.uniform(0, math.log(max(2, self._longest()))))
         threshold = float(rows.values.max()) + 10 ** rng.uniform(*THRESHOLDS)
-        at = np.concatenate([points[paused], coordinates.encode([d.suggested for d in new])])
-        ends = [c.n_epochs + reach for c in (curves[i] for i in paused)]
-        limits = np.array([curves[i].horizon for i in paused] + [self._horizon(d.params) for d in new], dtype=float)
-        times = _time(np.minimum(np.array([*ends, *(reach for _ in new)]), limits), self._longest())
-        owners = np.array([*paused, *(-1 for _ in new)], dtype=np.int64)
-        mean, spread = posterior.predict(at, times, owners)
-        scores = log_ndtr((mean - threshold) / spread)
-        return self._picked(history, curves, paused, new, scores, mean, spread)
-
-    def _picked(
-        self,
-        history: History,
-        curves: Sequence[_Curve],
-        paused: Sequence[int],
-        new: Sequence[Drawn],
-        scores: Floats,
-        mean: Floats,
-        spread: Floats,
-    ) -> Decision:
-        best_first = np.argsort(-scores, kind="stable")
-        best = int(best_first[0])
-        names = [curves[i].trial.number for i in paused]
-        runner_up = next((names[i] for i in best_first[1:] if i < len(names)), None)
+        ends = np.array([min(c.n_epochs + reach, c.horizon) for c in candidates])
+        owners = np.array([c.curve for c in candidates], dtype=np.int64)
+        mean, spread = posterior.predict(at, _time(ends, self._longest()), owners)
+        chances = log_ndtr((mean - threshold) / spread)
+        scores = chances - COST_WEIGHT * np.log(self._costs(candidates, at, curves, points))
+        order = np.argsort(-scores, kind="stable")
+        best = int(order[0])
+        until = np.array([float(candidates[best].until)])
+        expected = posterior.predict(at[[best]], _time(until, self._longest()), owners[[best]])
         why = {
             "by": "freeze_thaw",
-            "mean": round(float(mean[best]), 4),
-            "spread": round(float(spread[best]), 4),
-            "chance": float(f"{math.exp(scores[best]):.4g}"),
-            "runner_up": runner_up,
+            "mean": round(float(expected[0][0]), 4),
+            "spread": round(float(expected[1][0]), 4),
+            "chance": float(f"{math.exp(chances[best]):.4g}"),
+            "runner_up": next(
+                (curves[candidates[i].curve].trial.number for i in order[1:] if candidates[i].drawn is None), None
+            ),
         }
-        if not history.may_start() and why["chance"] < WORTH_GOING_ON:  # type: ignore[operator]
+        return self._decided(history, curves, candidates[best], why)
+
+    def _decided(
+        self, history: History, curves: Sequence[_Curve], chosen: _Candidate, why: Mapping[str, Any]
+    ) -> Decision:
+        if not history.may_start() and why["chance"] < WORTH_GOING_ON:
             return Wait() if history.running() else Done(f"no paused trial has a chance of {WORTH_GOING_ON:.0%}")
-        if best < len(paused):
-            curve = curves[paused[best]]
-            until = next(r for r in _rungs(curve.horizon) if r > curve.n_epochs)
-            return within_budget(Continue(curve.trial.number, until, why), history)
-        return Start(_suggested(new[best - len(paused)]), until_epoch=1, why=why)
+        if chosen.drawn is not None:
+            return Start(_suggested(chosen.drawn), until_epoch=chosen.until, why=why)
+        return within_budget(Continue(curves[chosen.curve].trial.number, chosen.until, why), history)
 
-    def _horizon(self, params: Mapping[str, Any]) -> int:
-        return horizon(self.spec, params) or self._longest()
+    def _paused(self, history: History, curves: Sequence[_Curve]) -> Iterator[_Candidate]:
+        for i, curve in enumerate(curves):
+            if curve.trial.number in history.paused and curve.n_epochs < curve.horizon:
+                until = next(r for r in _rungs(curve.horizon) if r > curve.n_epochs)
+                lost = int(curve.trial.user_attrs.get(DROPPED, 0))
+                yield _Candidate(i, curve.n_epochs, curve.horizon, until, until - curve.n_epochs + lost)
 
-    def _new(
-        self, history: History, curves: Sequence[_Curve], draws: Candidates, rng: np.random.Generator
-    ) -> Iterator[Drawn]:
+    def _new(self, history: History, curves: Sequence[_Curve], rng: np.random.Generator) -> Iterator[_Candidate]:
         if not history.may_start():
             return
-        yield from draws.anywhere(rng, N_ANYWHERE)
+        _, draws = self._space()
         best = sorted(curves, key=lambda c: (-c.values.max(initial=-math.inf), c.trial.number))[:N_BEST]
-        for curve in best:
-            yield from draws.near(rng, curve.trial.params, N_NEAR // N_BEST, NEAR_WIDTH)
+        near = [draws.near(rng, c.trial.params, N_NEAR // N_BEST, NEAR_WIDTH) for c in best]
+        for drawn in chain(draws.anywhere(rng, N_ANYWHERE), *near):
+            yield _Candidate(-1, 0, horizon(self.spec, drawn.params) or self._longest(), 1, 1, drawn)
+
+    def _costs(self, candidates: Sequence[_Candidate], at: Floats, curves: Sequence[_Curve], points: Floats) -> Floats:
+        """What each candidate's step costs: epochs, or seconds as a linear model of those seen predicts them."""
+        epochs = np.array([c.n_to_train for c in candidates], dtype=float)
+        if self.spec.step_cost == "epochs":
+            return epochs
+        timed = [i for i, c in enumerate(curves) if c.n_epochs and c.trial.user_attrs.get(SECONDS)]
+        if not timed:
+            return epochs
+        seconds = np.log([curves[i].trial.user_attrs[SECONDS] / curves[i].n_epochs for i in timed])
+        centre, seen = points[timed].mean(0), points[timed] - points[timed].mean(0)
+        slopes = np.linalg.solve(seen.T @ seen + np.eye(seen.shape[1]), seen.T @ (seconds - seconds.mean()))
+        costs: Floats = epochs * np.exp(seconds.mean() + (at - centre) @ slopes)
+        return costs
 
     def _observed(
         self, curves: Sequence[_Curve], points: Floats, limits: Mapping[int, int] | None = None

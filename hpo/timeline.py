@@ -1,0 +1,92 @@
+"""A picture of a search: which trial got which epochs when, and what the model had expected of them."""
+
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from optuna.trial import FrozenTrial
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from hpo.schedulers.protocol import Step, steps_of
+from hpo.spec import StudySpec
+
+
+def draw(spec: StudySpec, trials: Sequence[FrozenTrial]) -> bytes | None:
+    """The picture as PNG; None where nothing was trained.
+
+    Args:
+        spec: of the study.
+        trials: all, in the order of their numbers.
+    """
+    steps = sorted((s for t in trials for s in steps_of(t) if t.intermediate_values), key=lambda s: s.order)
+    if not steps:
+        return None
+    expected = [(s, standing) for s, standing in _standings(spec, trials, steps) if "mean" in s.why]
+    figure = Figure(figsize=(11, 7 if expected else 5), layout="constrained")
+    rows = figure.subplots(2, 1, height_ratios=(3, 2)) if expected else [figure.subplots()]
+    _gantt(figure, rows[0], spec, trials, steps)
+    if expected:
+        _expectations(rows[1], expected)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    return stream.getvalue()
+
+
+def _came(spec: StudySpec, trial: FrozenTrial, step: Step) -> float | None:
+    """The value that a trial had when a step was over."""
+    seen = [v for epoch, v in sorted(trial.intermediate_values.items()) if step.until is None or epoch < step.until]
+    if step.until is not None and len(seen) < step.until:
+        return None
+    best = max if spec.direction == "maximize" else min
+    return (seen[-1] if spec.value == "last" else best(seen)) if seen else None
+
+
+def _gantt(figure: Figure, axes: Axes, spec: StudySpec, trials: Sequence[FrozenTrial], steps: Sequence[Step]) -> None:
+    values = [v for t in trials for v in t.intermediate_values.values()]
+    colours = ScalarMappable(Normalize(min(values), max(values)), "viridis")
+    spent, best, bests = 0, -np.inf, [(0.0, np.nan)]
+    sign = 1.0 if spec.direction == "maximize" else -1.0
+    for step in steps:
+        trial = trials[step.number]
+        seen = sorted(trial.intermediate_values.items())[step.start : step.until]
+        for _, value in seen:
+            axes.barh(step.number, 1, left=spent, height=1.0, color=colours.to_rgba(np.array([value]))[0])
+            spent += 1
+            if sign * value > best:
+                best = sign * value
+                bests.append((float(spent), value))
+    axes.set_xlabel("epochs spent by the study")
+    axes.set_ylabel("trial")
+    axes.set_xlim(0, spent)
+    axes.set_ylim(max(s.number for s in steps) + 0.5, -0.5)
+    axes.set_title(
+        f"{spec.name}: who got which epochs; best {spec.metric} {sign * best:.4f} after {bests[-1][0]:.0f} epochs"
+    )
+    figure.colorbar(colours, ax=axes, label=spec.metric)
+
+
+def _standings(spec: StudySpec, trials: Sequence[FrozenTrial], steps: Sequence[Step]) -> Iterator[tuple[Step, float]]:
+    """What each step gave: its value's rank among those of all steps so far, as a normal quantile."""
+    sign = 1.0 if spec.direction == "maximize" else -1.0
+    known: list[float] = []
+    for step in steps:
+        came = _came(spec, trials[step.number], step)
+        if came is not None:
+            known.append(sign * came)
+            yield step, float(ndtri((rankdata(known)[-1] - 0.5) / len(known)))
+
+
+def _expectations(axes: Axes, expected: Sequence[tuple[Step, float]]) -> None:
+    """What the model expected of each step, and what came."""
+    order = [step.order for step, _ in expected]
+    mean, spread = (np.array([step.why[name] for step, _ in expected]) for name in ("mean", "spread"))
+    axes.errorbar(order, mean, yerr=spread, fmt=".", color="0.5", ecolor="0.8", label="expected, with its spread")
+    axes.plot(order, [standing for _, standing in expected], ".", color="tab:blue", label="came")
+    axes.set_xlabel("decision")
+    axes.set_ylabel("rank, as a normal quantile")
+    axes.legend(loc="lower right")
