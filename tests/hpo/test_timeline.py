@@ -8,8 +8,12 @@ from hpo.spec import StudySpec
 from hpo.timeline import draw
 
 
+def no_trainer(_context):
+    raise NotImplementedError
+
+
 def spec():
-    return StudySpec(name="s", suggest=lambda _t: {}, prepare=lambda _c: None, metric="m")
+    return StudySpec(name="s", suggest=lambda _t: {}, prepare=no_trainer, metric="m")
 
 
 def a_trial(number: int, values: list[float], steps: list[Step]) -> optuna.trial.FrozenTrial:
