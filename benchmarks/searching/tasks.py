@@ -61,26 +61,50 @@ def tasks_in(folder: Path | None) -> list[Task]:
     return found
 
 
+@dataclass(frozen=True)
+class _Column:
+    """A hyperparameter of a table: numbers on their range, on a log scale perhaps, or names."""
+
+    values: Any
+    log: bool = False
+
+    def places(self) -> Floats:
+        """Of all rows: float64 [n, k]; names lie 1 apart."""
+        if self.values.dtype.kind in "US":
+            return np.column_stack([(self.values == name) / math.sqrt(2) for name in np.unique(self.values)])
+        return np.array([self._place(v) for v in self.values])[:, None]
+
+    def place(self, value: Any) -> Floats:
+        """Of one value: float64 [k]."""
+        if self.values.dtype.kind in "US":
+            return np.array([(value == name) / math.sqrt(2) for name in np.unique(self.values)])
+        return np.array([self._place(value)])
+
+    def suggest(self, trial: Any, name: str) -> Any:
+        if self.values.dtype.kind in "US":
+            return trial.suggest_categorical(name, [str(v) for v in np.unique(self.values)])
+        return trial.suggest_float(name, float(self.values.min()), float(self.values.max()), log=self.log)
+
+    def at(self, row: int) -> Any:
+        return self.values[row].item()
+
+    def _place(self, value: float) -> float:
+        low, high = float(self.values.min()), float(self.values.max())
+        return math.log(value / low) / math.log(high / low) if self.log else (value - low) / (high - low)
+
+
 def _table_task(
-    family: str, name: str, columns: Mapping[str, tuple[Floats, bool]], seen: Floats, scored: Floats, worst: float
+    family: str, name: str, columns: Mapping[str, _Column], seen: Floats, scored: Floats, worst: float
 ) -> Task:
     """A task among recorded rows: what is suggested is taken for the nearest row that is not used up."""
-    names = list(columns)
-    ranges = {n: (float(values.min()), float(values.max()), log) for n, (values, log) in columns.items()}
-
-    def place(name: str, values: Any) -> Any:
-        low, high, log = ranges[name]
-        return np.log(values / low) / math.log(high / low) if log else (values - low) / (high - low)
-
-    points = np.column_stack([place(n, columns[n][0]) for n in names])
+    points = np.column_stack([column.places() for column in columns.values()])
+    params = [{n: column.at(row) for n, column in columns.items()} for row in range(len(points))]
 
     def suggest(trial: Any) -> dict[str, Any]:
-        return {n: trial.suggest_float(n, low, high, log=log) for n, (low, high, log) in ranges.items()}
-
-    params = [{n: float(columns[n][0][row]) for n in names} for row in range(len(points))]
+        return {n: column.suggest(trial, n) for n, column in columns.items()}
 
     def nearest(suggested: Mapping[str, Any], used: set[int]) -> int:
-        wanted = np.array([place(n, suggested[n]) for n in names])
+        wanted = np.concatenate([column.place(suggested[n]) for n, column in columns.items()])
         distances = np.square(points - wanted).sum(1)
         if used:
             distances[list(used)] = np.inf
@@ -98,9 +122,10 @@ def taskset(path: Path) -> Task:
     """One of Taskset's tables: real curves of recurrent text classifiers under Adam with decay."""
     data = np.load(path, allow_pickle=False)
     linear = {"beta1", "beta2"}
-    columns = {}
-    for i, name in enumerate(map(str, data["names"])):
-        columns[name] = (data["hyperparameters"][:, i].astype(float), name not in linear)
+    columns = {
+        name: _Column(data["hyperparameters"][:, i].astype(float), log=name not in linear)
+        for i, name in enumerate(map(str, data["names"]))
+    }
     seen, scored = -data["valid_loss"].astype(float)[:, 1:], -data["test_loss"].astype(float)[:, 1:]
     worst = float(np.nanmedian(-data["test_loss"][:, 0]))
     return _table_task("taskset", path.stem.removeprefix("taskset_"), columns, seen, scored, worst)
@@ -109,9 +134,10 @@ def taskset(path: Path) -> Task:
 def recorded(path: Path) -> Task:
     """A table that `benchmarks/record_curves.py` has written."""
     data = np.load(path, allow_pickle=False)
-    columns = {}
+    logs = set(map(str, data["log_names"]))
+    columns = {"optimizer": _Column(data["optimizer"])}
     for i, name in enumerate(map(str, data["names"])):
-        columns[name] = (data["hyperparameters"][:, i].astype(float), name in set(map(str, data["log_names"])))
+        columns[name] = _Column(data["hyperparameters"][:, i].astype(float), log=name in logs)
     seen, scored = data["val_accuracy"].astype(float), data["mean_val_accuracy"].astype(float)
     return _table_task("faces", path.stem, columns, seen, scored, 1 / 7)
 
