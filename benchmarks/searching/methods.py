@@ -113,8 +113,8 @@ class _Recorded:
         return self._taken(self.draws.near(rng, around, n, width))
 
     def _taken(self, drawn: Iterator[Drawn]) -> Iterator[Drawn]:
-        for one in drawn:
-            params = self.task.snapped(one.suggested, self.used)
+        them = list(drawn)
+        for one, params in zip(them, self.task.snapped([d.suggested for d in them], self.used), strict=True):
             yield Drawn(params, one.distributions, params)
 
 

@@ -6,7 +6,7 @@ its choice is scored by (`scored`: the noise-free or the test value), each float
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Task:
     Attributes:
         curve: a configuration as suggested, and the rows that are used up, to what it is taken for (the configuration
             itself, or the nearest recorded one), its row or None, what is seen and what is scored.
-        snapped: only what it is taken for.
+        snapped: what each of many would be taken for.
         best: the best scored value known.
         worst: the untrained network's.
     """
@@ -43,7 +43,7 @@ class Task:
     curve: Callable[[Mapping[str, Any], set[int]], tuple[dict[str, Any], int | None, Floats, Floats]]
     best: float
     worst: float
-    snapped: Callable[[Mapping[str, Any], set[int]], Mapping[str, Any]] = lambda suggested, _used: suggested
+    snapped: Callable[[Sequence[Mapping[str, Any]], set[int]], Sequence[Mapping[str, Any]]] = lambda them, _used: them
 
     def regret(self, scored: float) -> float:
         """The part of the way from untrained to best that is missing, in [0, 1] or a little below."""
@@ -61,61 +61,54 @@ def tasks_in(folder: Path | None) -> list[Task]:
     return found
 
 
-@dataclass(frozen=True)
 class _Column:
     """A hyperparameter of a table: numbers on their range, on a log scale perhaps, or names."""
 
-    values: Any
-    log: bool = False
+    def __init__(self, values: Any, *, log: bool = False) -> None:
+        self.values, self.log = values, log
+        self.names = [str(v) for v in np.unique(values)] if values.dtype.kind in "US" else None
+        self.low, self.high = (0.0, 0.0) if self.names else (float(values.min()), float(values.max()))
 
-    def places(self) -> Floats:
-        """Of all rows: float64 [n, k]; names lie 1 apart."""
-        if self.values.dtype.kind in "US":
-            return np.column_stack([(self.values == name) / math.sqrt(2) for name in np.unique(self.values)])
-        return np.array([self._place(v) for v in self.values])[:, None]
-
-    def place(self, value: Any) -> Floats:
-        """Of one value: float64 [k]."""
-        if self.values.dtype.kind in "US":
-            return np.array([(value == name) / math.sqrt(2) for name in np.unique(self.values)])
-        return np.array([self._place(value)])
+    def places(self, values: Any) -> Floats:
+        """Where values lie: float64 [n, k] of [n]; names lie 1 apart."""
+        if self.names is not None:
+            return np.column_stack([(values == name) / math.sqrt(2) for name in self.names])
+        numbers = np.asarray(values, float)
+        if self.log:
+            return np.asarray(np.log(numbers / self.low) / math.log(self.high / self.low))[:, None]
+        return np.asarray((numbers - self.low) / (self.high - self.low))[:, None]
 
     def suggest(self, trial: Any, name: str) -> Any:
-        if self.values.dtype.kind in "US":
-            return trial.suggest_categorical(name, [str(v) for v in np.unique(self.values)])
-        return trial.suggest_float(name, float(self.values.min()), float(self.values.max()), log=self.log)
-
-    def at(self, row: int) -> Any:
-        return self.values[row].item()
-
-    def _place(self, value: float) -> float:
-        low, high = float(self.values.min()), float(self.values.max())
-        return math.log(value / low) / math.log(high / low) if self.log else (value - low) / (high - low)
+        if self.names is not None:
+            return trial.suggest_categorical(name, self.names)
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
 
 
 def _table_task(
     family: str, name: str, columns: Mapping[str, _Column], seen: Floats, scored: Floats, worst: float
 ) -> Task:
     """A task among recorded rows: what is suggested is taken for the nearest row that is not used up."""
-    points = np.column_stack([column.places() for column in columns.values()])
-    params = [{n: column.at(row) for n, column in columns.items()} for row in range(len(points))]
+    points = np.column_stack([column.places(column.values) for column in columns.values()])
+    params = [{n: column.values[row].item() for n, column in columns.items()} for row in range(len(points))]
 
     def suggest(trial: Any) -> dict[str, Any]:
         return {n: column.suggest(trial, n) for n, column in columns.items()}
 
-    def nearest(suggested: Mapping[str, Any], used: set[int]) -> int:
-        wanted = np.concatenate([column.place(suggested[n]) for n, column in columns.items()])
-        distances = np.square(points - wanted).sum(1)
-        if used:
-            distances[list(used)] = np.inf
-        return int(distances.argmin())
+    def nearest(suggested: Sequence[Mapping[str, Any]], used: set[int]) -> NDArray[np.int64]:
+        wanted = np.column_stack([c.places(np.array([s[n] for s in suggested])) for n, c in columns.items()])
+        distances = np.square(wanted).sum(1)[:, None] + np.square(points).sum(1)[None, :] - 2 * wanted @ points.T
+        distances[:, list(used)] = np.inf
+        return np.asarray(distances.argmin(1))
 
     def curve(suggested: Mapping[str, Any], used: set[int]) -> tuple[dict[str, Any], int | None, Floats, Floats]:
-        row = nearest(suggested, used)
+        row = int(nearest([suggested], used)[0])
         return params[row], row, seen[row], scored[row]
 
+    def snapped(suggested: Sequence[Mapping[str, Any]], used: set[int]) -> list[dict[str, Any]]:
+        return [params[row] for row in nearest(suggested, used)]
+
     best = float(np.nanmax(np.where(np.isfinite(seen), scored, np.nan)))
-    return Task(family, name, seen.shape[1], suggest, curve, best, worst, lambda s, used: params[nearest(s, used)])
+    return Task(family, name, seen.shape[1], suggest, curve, best, worst, snapped)
 
 
 def taskset(path: Path) -> Task:

@@ -54,7 +54,8 @@ MAX_ROWS = 200
 ROWS_A_TRIAL = 3
 MAX_FIT_ROWS = 100
 N_ANYWHERE, N_NEAR, N_BEST, NEAR_WIDTH = 150, 60, 5, 0.1
-COST_WEIGHT = 0.0
+COST_WEIGHT = 0.5
+"""How much a step's cost counts: the logarithm of the chance is lowered by this times that of the cost."""
 THRESHOLDS = (-2.0, -0.3)
 """The threshold lies 10^U above the best observation, U uniform between these."""
 FINISH_SHARE = 0.15
@@ -294,12 +295,8 @@ def _curve(spec: StudySpec, trial: FrozenTrial, horizon: int) -> _Curve:
 
 def _rungs(horizon: int) -> list[int]:
     """1, 2, 4, … and the horizon itself; one before it that would be left with a few epochs to go is left out."""
-    rungs = []
-    rung = 1
-    while rung * 4 / 3 < horizon:
-        rungs.append(rung)
-        rung *= 2
-    return [*rungs, horizon]
+    below = [1 << power for power in range(horizon.bit_length()) if (1 << power) * 4 < horizon * 3]
+    return [*below, horizon]
 
 
 def _time(epochs: Floats, longest: int) -> Floats:
