@@ -164,7 +164,7 @@ def _cell(key: Key) -> "tuple[Key, Cell]":
     task: Task = _state["tasks"][family, name]
     budget = FULL_TRAININGS * task.max_epochs
     trace = _state["methods"][method](task, seed, budget)
-    seconds = np.array(trace.decision_seconds)
+    seconds = np.array(trace.decision_seconds or [0.0])
     return key, Cell(
         method, family, name, seed, trace.epochs, [task.regret(s) for s in trace.scored], budget, task.max_epochs,
         float(seconds.mean()), float(np.quantile(seconds, 0.95)),
