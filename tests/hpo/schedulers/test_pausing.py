@@ -116,7 +116,8 @@ def test_it_continues_what_is_best(scheduler):
 
     played.play()
 
-    possible = max(good(t.user_attrs["hpo.params"], LONGEST - 1) for t in played.trials)
+    early = played.trials[: len(played.trials) // 2]  # what is begun last has no time to show itself
+    possible = max(good(t.user_attrs["hpo.params"], LONGEST - 1) for t in early)
     found = max(v for t in played.trials for v in t.intermediate_values.values())
     assert any(isinstance(d, Continue) for d in played.decisions)
     assert found > possible - 0.02
