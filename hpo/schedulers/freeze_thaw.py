@@ -14,16 +14,15 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState
-from scipy.special import log_ndtr, ndtri
-from scipy.stats import rankdata
+from optuna.trial import TrialState
+from scipy.special import log_ndtr
 
 from hpo.coordinates import Coordinates, Floats, Ints
 from hpo.draws import Candidates, Drawn, Draws
 from hpo.schedulers.asha import AshaScheduler
+from hpo.schedulers.curves import Curve, curve_of, observations, relative_time, rungs, thinned
 from hpo.schedulers.proposals import fixed_start
 from hpo.schedulers.protocol import (
-    DIVERGED,
     DROPPED,
     SECONDS,
     Continue,
@@ -51,7 +50,6 @@ Never more than the longest trial has epochs: that is one full training.
 """
 MAX_ROWS = 200
 """Rows that the model predicts from: each configuration's last three, the furthest first."""
-ROWS_A_TRIAL = 3
 MAX_FIT_ROWS = 100
 N_ANYWHERE, N_NEAR, N_BEST, NEAR_WIDTH = 150, 60, 5, 0.1
 COST_WEIGHT = 0.5
@@ -62,20 +60,6 @@ FINISH_SHARE = 0.15
 """At most this share of a budget is kept to bring the best trial to its end."""
 WORTH_GOING_ON = 0.02
 """Where no trial may be started, the study is done when no paused one has this chance to become the best."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Curve:
-    """What a trial has shown: values, signed so that more is better, best so far, by number of epochs from 1."""
-
-    trial: FrozenTrial
-    values: Floats
-    diverged: bool
-    horizon: int
-
-    @property
-    def n_epochs(self) -> int:
-        return len(self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +145,18 @@ class FreezeThawScheduler:
             self._spaces.append((Coordinates(self.spec.suggest, frozenset({"epochs"})), draws))
         return self._spaces[0]
 
-    def _curves(self, history: History) -> list[_Curve]:
+    def _curves(self, history: History) -> list[Curve]:
         seen = [t for t in history.trials if t.state not in {TrialState.FAIL, TrialState.WAITING}]
-        return [_curve(self.spec, t, history.horizon(t) or self._longest()) for t in seen]
+        return [curve_of(self.spec, t, history.horizon(t) or self._longest()) for t in seen]
 
     def _modelled(self, history: History) -> Decision:
         curves = self._curves(history)
         coordinates, _ = self._space()
         points = coordinates.encode([c.trial.params for c in curves])
-        rows = self._observed(curves, points)
+        rows = observations(curves, points, self._longest())
         if rows is None or np.ptp(rows.values) == 0:
             raise np.linalg.LinAlgError("all observations are alike")
-        posterior = Posterior(_chosen(rows, MAX_ROWS), self._theta(history, curves, points))
+        posterior = Posterior(thinned(rows, MAX_ROWS), self._theta(history, curves, points))
         posterior = _with_pending(posterior, history, curves, points, self._longest())
         rng = np.random.default_rng(derived_seed(self.spec.seed, len(history.steps), "decision"))
         candidates = [*self._paused(history, curves), *self._new(history, curves, rng)]
@@ -184,13 +168,13 @@ class FreezeThawScheduler:
         threshold = float(rows.values.max()) + 10 ** rng.uniform(*THRESHOLDS)
         ends = np.array([min(c.n_epochs + reach, c.horizon) for c in candidates])
         owners = np.array([c.curve for c in candidates], dtype=np.int64)
-        mean, spread = posterior.predict(at, _time(ends, self._longest()), owners)
+        mean, spread = posterior.predict(at, relative_time(ends, self._longest()), owners)
         chances = log_ndtr((mean - threshold) / spread)
         scores = chances - COST_WEIGHT * np.log(self._costs(candidates, at, curves, points))
         order = np.argsort(-scores, kind="stable")
         best = int(order[0])
         until = np.array([float(candidates[best].until)])
-        expected = posterior.predict(at[[best]], _time(until, self._longest()), owners[[best]])
+        expected = posterior.predict(at[[best]], relative_time(until, self._longest()), owners[[best]])
         why = {
             "by": "freeze_thaw",
             "mean": round(float(expected[0][0]), 4),
@@ -203,7 +187,7 @@ class FreezeThawScheduler:
         return self._decided(history, curves, candidates[best], why)
 
     def _decided(
-        self, history: History, curves: Sequence[_Curve], chosen: _Candidate, why: Mapping[str, Any]
+        self, history: History, curves: Sequence[Curve], chosen: _Candidate, why: Mapping[str, Any]
     ) -> Decision:
         if not history.may_start() and why["chance"] < WORTH_GOING_ON:
             return Wait() if history.running() else Done(f"no paused trial has a chance of {WORTH_GOING_ON:.0%}")
@@ -211,14 +195,14 @@ class FreezeThawScheduler:
             return Start(_suggested(chosen.drawn), until_epoch=chosen.until, why=why)
         return within_budget(Continue(curves[chosen.curve].trial.number, chosen.until, why), history)
 
-    def _paused(self, history: History, curves: Sequence[_Curve]) -> Iterator[_Candidate]:
+    def _paused(self, history: History, curves: Sequence[Curve]) -> Iterator[_Candidate]:
         for i, curve in enumerate(curves):
             if curve.trial.number in history.paused and curve.n_epochs < curve.horizon:
-                until = next(r for r in _rungs(curve.horizon) if r > curve.n_epochs)
+                until = next(r for r in rungs(curve.horizon) if r > curve.n_epochs)
                 lost = int(curve.trial.user_attrs.get(DROPPED, 0))
                 yield _Candidate(i, curve.n_epochs, curve.horizon, until, until - curve.n_epochs + lost)
 
-    def _new(self, history: History, curves: Sequence[_Curve], rng: np.random.Generator) -> Iterator[_Candidate]:
+    def _new(self, history: History, curves: Sequence[Curve], rng: np.random.Generator) -> Iterator[_Candidate]:
         if not history.may_start():
             return
         _, draws = self._space()
@@ -227,7 +211,7 @@ class FreezeThawScheduler:
         for drawn in chain(draws.anywhere(rng, N_ANYWHERE), *near):
             yield _Candidate(-1, 0, horizon(self.spec, drawn.params) or self._longest(), 1, 1, drawn)
 
-    def _costs(self, candidates: Sequence[_Candidate], at: Floats, curves: Sequence[_Curve], points: Floats) -> Floats:
+    def _costs(self, candidates: Sequence[_Candidate], at: Floats, curves: Sequence[Curve], points: Floats) -> Floats:
         """What each candidate's step costs: epochs, or seconds as a linear model of those seen predicts them."""
         epochs = np.array([c.n_to_train for c in candidates], dtype=float)
         if self.spec.step_cost == "epochs":
@@ -241,87 +225,33 @@ class FreezeThawScheduler:
         costs: Floats = epochs * np.exp(seconds.mean() + (at - centre) @ slopes)
         return costs
 
-    def _observed(
-        self, curves: Sequence[_Curve], points: Floats, limits: Mapping[int, int] | None = None
-    ) -> Rows | None:
-        """All observations, as ranks; of each trial up to a number of epochs where `limits` gives one."""
-        owners: list[int] = []
-        epochs: list[int] = []
-        values: list[float] = []
-        for i, curve in enumerate(curves):
-            limit = curve.n_epochs if limits is None else min(curve.n_epochs, limits.get(curve.trial.number, 0))
-            seen = [r for r in _rungs(curve.horizon) if r <= limit]
-            if limit and limit not in seen:
-                seen.append(limit)
-            owners += [i] * len(seen)
-            epochs += seen
-            values += [float(curve.values[e - 1]) for e in seen]
-            if curve.diverged and limit == curve.n_epochs:
-                owners.append(i)
-                epochs.append(limit + 1)
-                values.append(-math.inf)
-        if not values:
-            return None
-        standing = ndtri((rankdata(values) - 0.5) / len(values))
-        owner_array = np.array(owners, dtype=np.int64)
-        return Rows(points[owner_array], _time(np.array(epochs, dtype=float), self._longest()), owner_array, standing)
-
-    def _theta(self, history: History, curves: Sequence[_Curve], points: Floats) -> Floats:
+    def _theta(self, history: History, curves: Sequence[Curve], points: Floats) -> Floats:
         """The model's parameters, fitted to what was known some decisions ago: often at first, then more rarely."""
-        order = len(history.steps)
+        order, longest = len(history.steps), self._longest()
         known = order - order % (10 if order < 200 else 25)
         limits: dict[int, int] = {}
         for step in history.steps[:known]:
-            limits[step.number] = max(limits.get(step.number, 0), step.until or self._longest())
-        rows = self._observed(curves, points, limits) or self._observed(curves, points)
+            limits[step.number] = max(limits.get(step.number, 0), step.until or longest)
+        rows = observations(curves, points, longest, limits) or observations(curves, points, longest)
         if rows is None:
             raise np.linalg.LinAlgError("nothing is observed")
-        rows = _chosen(rows, MAX_FIT_ROWS)
-        key = (known, rows.values.tobytes() + rows.points.tobytes())
+        rows = thinned(rows, MAX_FIT_ROWS)
+        key = (known, b"".join(part.tobytes() for part in rows.parts()))
         if key not in self._fits:
             self._fits.clear()
             self._fits[key] = fit(rows)
         return self._fits[key]
 
 
-def _curve(spec: StudySpec, trial: FrozenTrial, horizon: int) -> _Curve:
-    sign = 1.0 if spec.direction == "maximize" else -1.0
-    found = sign * np.array([v for _, v in sorted(trial.intermediate_values.items())], dtype=float)
-    found = np.where(np.isfinite(found), found, -math.inf)
-    values = found if spec.value == "last" else np.maximum.accumulate(found) if len(found) else found
-    diverged = trial.state == TrialState.PRUNED and str(trial.user_attrs.get("hpo.reason", "")).startswith(DIVERGED)
-    return _Curve(trial, values, diverged, horizon)
-
-
-def _rungs(horizon: int) -> list[int]:
-    """1, 2, 4, … and the horizon itself; one before it that would be left with a few epochs to go is left out."""
-    below = [1 << power for power in range(horizon.bit_length()) if (1 << power) * 4 < horizon * 3]
-    return [*below, horizon]
-
-
-def _time(epochs: Floats, longest: int) -> Floats:
-    times: Floats = np.log(np.maximum(epochs, 1.0)) / math.log(max(2, longest))
-    return times
-
-
-def _chosen(rows: Rows, n_most: int) -> Rows:
-    """Of each configuration the last few, the furthest first, as many as may be."""
-    order = np.lexsort((-rows.times, rows.owners))
-    place = np.arange(len(order)) - np.searchsorted(rows.owners[order], rows.owners[order], side="left")
-    kept = order[place < ROWS_A_TRIAL]
-    furthest = kept[np.lexsort((rows.owners[kept], -rows.times[kept]))][:n_most]
-    return rows.at(np.sort(furthest))
-
-
 def _with_pending(
-    posterior: Posterior, history: History, curves: Sequence[_Curve], points: Floats, longest: int
+    posterior: Posterior, history: History, curves: Sequence[Curve], points: Floats, longest: int
 ) -> Posterior:
     """The posterior as it would be if every running trial came out as predicted."""
     running = {t.number: history.target(t) for t in history.running()}
     pending: Ints = np.array([i for i, c in enumerate(curves) if c.trial.number in running], dtype=np.int64)
     if not len(pending):
         return posterior
-    times = _time(np.array([running[curves[i].trial.number] for i in pending], dtype=float), longest)
+    times = relative_time(np.array([running[curves[i].trial.number] for i in pending], dtype=float), longest)
     mean, _ = posterior.predict(points[pending], times, pending)
     return posterior.given(Rows(points[pending], times, pending, mean))
 
