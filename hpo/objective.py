@@ -100,12 +100,26 @@ def run_trial(place: Workplace, lease: Lease) -> TrialState | None:
         records.rest(lease, trial.number, end.reason or "", seconds)
         place.emit({"event": "rested", "trial": trial.number, "reason": end.reason})
         return None
+    finish(place, trial.number)
     value = records.end(lease, end.state, end.reason, seconds)
     told = {"event": "ended", "trial": trial.number, "state": end.state.name, "value": value, "reason": end.reason}
     place.emit(told)
     if end.fault is not None:
         raise end.fault
     return end.state
+
+
+def finish(place: Workplace, number: int) -> None:
+    """Let the trainer draw what people look at, of a trial that has ended. That it can't is no failure of the trial."""
+    draw = getattr(place.trainer, "finish", None)
+    if draw is None:
+        return
+    try:
+        draw(place.records.folder / str(number))
+    except Exception as error:
+        if disk_is_full(error):
+            raise DiskFullError(f"trial {number}: no room for its pictures ({error})") from None
+        log.warning("trial %d: its pictures can't be drawn: %s: %s", number, type(error).__name__, error)
 
 
 class _TrainerError(Exception):

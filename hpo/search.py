@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.errors import FailuresError, LeaseLostError, UserError
 from hpo.leases import Lease, Owner
-from hpo.objective import Workplace, run_trial
+from hpo.objective import Workplace, finish, run_trial
 from hpo.records import Records
 from hpo.schedulers.protocol import (
     DECISIONS,
@@ -53,6 +53,7 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
         match found:
             case _Over(reason, left_over):
                 for lease in left_over:
+                    finish(place, records.trial(lease.trial_id).number)
                     records.end(lease, TrialState.PRUNED, f"{PAUSED} when the study ended")
                 return reason
             case Wait():

@@ -48,11 +48,16 @@ class Context:
 class Trainer(Protocol):
     """What trains. Called with equal arguments it yields equal metrics, whatever interrupted it in between.
 
-    Optional methods, used where they are there: `describe() -> Mapping` (what a resume compares: `data_digest`,
-    `network`, `class_names` and others of your own; `device` and `dataset` are noted and not compared),
-    `estimate(params) -> Mapping` (`epoch_seconds`, `bytes` of a checkpoint), `check(params)` (raises ValueError before
-    any trial runs). An optional attribute, `continues_past_epochs`: true where an epoch does not depend on the param
-    `epochs`, so that `reuse_epochs` can go on from another trial's checkpoints, or yield the first of its epochs.
+    Optional methods, used where they are there:
+
+    - `describe() -> Mapping`: what a resume compares: `data_digest`, `network`, `class_names` and others of your own;
+      `device` and `dataset` are noted and not compared.
+    - `estimate(params) -> Mapping`: `epoch_seconds`, and `bytes` of a checkpoint.
+    - `check(params)`: raises ValueError before any trial runs.
+    - `finish(workdir)`: once a trial has ended: draws what people look at, which a pause need not.
+
+    An optional attribute, `continues_past_epochs`: true where an epoch does not depend on the param `epochs`, so that
+    `reuse_epochs` can go on from another trial's checkpoints, or yield the first of its epochs.
     """
 
     def train(self, params: Params, *, seed: int, workdir: Path) -> Iterator[Metrics]:

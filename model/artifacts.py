@@ -23,7 +23,7 @@ def write_artifacts(
     best_epoch: int,
     class_names: Sequence[str],
 ) -> None:
-    """Write hyperparameters.json, history.csv, learning_curve.png and confusion_matrix.png and .json.
+    """Write hyperparameters.json, history.csv and confusion_matrix.json; `draw_artifacts` makes pictures of them.
 
     Args:
         folder: made where it is missing.
@@ -38,11 +38,9 @@ def write_artifacts(
     frame = pd.DataFrame(history)
     frame.insert(0, "epoch", range(len(frame)))
     write_whole(folder / "history.csv", frame.to_csv(index=False).encode())
-    title = f"{hyperparameters.optimizer}, learning rate {hyperparameters.learning_rate:.3g}"
-    write_whole(folder / "learning_curve.png", _png(learning_curve(frame, best_epoch, title)))
     if confusion is None:
+        (folder / "confusion_matrix.json").unlink(missing_ok=True)
         return
-    write_whole(folder / "confusion_matrix.png", _png(confusion_figure(confusion, class_names)))
     figures = {
         "split": "validation",
         "epoch": best_epoch,
@@ -51,6 +49,22 @@ def write_artifacts(
         "per_class": per_class(confusion, class_names),
     }
     write_whole(folder / "confusion_matrix.json", json.dumps(figures, indent=2).encode())
+
+
+def draw_artifacts(folder: Path) -> None:
+    """Draw learning_curve.png and confusion_matrix.png from what `write_artifacts` has left in a folder.
+
+    Apart from it, since a trial that is paused a dozen times needs its pictures once: they take half a second.
+    """
+    hyperparameters = json.loads((folder / "hyperparameters.json").read_text())
+    history = pd.read_csv(folder / "history.csv")
+    best_epoch = int(history["val_accuracy"].to_numpy().argmax())
+    title = f"{hyperparameters['optimizer']}, learning rate {hyperparameters['learning_rate']:.3g}"
+    write_whole(folder / "learning_curve.png", _png(learning_curve(history, best_epoch, title)))
+    if (folder / "confusion_matrix.json").exists():
+        figures = json.loads((folder / "confusion_matrix.json").read_text())
+        matrix = np.array(figures["matrix"], np.int64)
+        write_whole(folder / "confusion_matrix.png", _png(confusion_figure(matrix, figures["class_names"])))
 
 
 def learning_curve(history: pd.DataFrame, best_epoch: int, title: str) -> Figure:

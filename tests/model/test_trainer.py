@@ -126,6 +126,7 @@ def test_divergence_is_yielded_ends_the_trial_and_stays_ended(tmp_path):
 
 def test_what_a_trial_leaves(tmp_path):
     history = list(trainer().train(PARAMS, seed=1, workdir=tmp_path))
+    trainer().finish(tmp_path)
 
     assert {p.name for p in (tmp_path / "artifacts").iterdir()} == {
         "hyperparameters.json", "history.csv", "learning_curve.png", "confusion_matrix.png", "confusion_matrix.json",
@@ -182,3 +183,24 @@ def test_a_good_configuration_clearly_beats_bad_ones(tmp_path):
 def test_an_unknown_device_is_refused():
     with pytest.raises(ValueError, match="can't be used here"):
         trainer(device="cuda:77")
+
+
+def test_a_trial_that_ended_before_its_first_epoch_has_no_pictures(tmp_path):
+    trainer().finish(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fewer_epochs_are_read_off_and_more_go_on_from_a_shared_checkpoint(tmp_path):
+    def trained(epochs, folder):
+        return [
+            {k: v for k, v in m.items() if "second" not in k}
+            for m in trainer().train({**PARAMS, "epochs": epochs}, seed=1, workdir=folder)
+        ]
+
+    long, short = trained(6, tmp_path / "shared"), trained(2, tmp_path / "shared")
+    longer = trained(8, tmp_path / "shared")
+
+    assert short == long[:2] == trained(2, tmp_path / "alone")
+    assert longer == trained(8, tmp_path / "whole")
+    assert pd.read_csv(tmp_path / "shared" / "artifacts" / "history.csv").shape[0] == 8
