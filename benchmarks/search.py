@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 OURS = "auto"
 ASHA = "promoting asha + tpe"
 FULL_TRAININGS = 20
+PACKAGES = ("optuna", "numpy", "scipy", "syne-tune", "onnxruntime")
 QUICK = {
     "taskset": ("imdb_patch32_GRU64_avg_bs128",), "lcbench": ("167168", "189865"), "faces": (),
     "closed_form": ("smooth", "flat", "crossing"),
@@ -61,10 +62,10 @@ def main() -> int:
         return 2
     if options.quick:
         names = [n for n in names if n in {OURS, ASHA} or (n.startswith("optuna") and n != "optuna gp")]
-    tasks = _tasks(Path(folder) if folder else None, quick=options.quick)
+    tasks = _tasks(Path(folder) if folder else None, quick=options.quick, held_out=options.held_out)
     seeds = range(5 if options.quick else options.seeds)
     wanted = [(family, task, seed, name) for seed in seeds for family, task in tasks for name in names]
-    done = _run(wanted, options.cells, folder, options.processes)
+    done = _run(wanted, options.cells, folder, options)
     cells = [done[key] for key in wanted]
     from benchmarks.searching.tables import markdown
 
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--quick", action="store_true", help="three tasks, five seeds, the main peers: five minutes")
     found.add_argument("--json", type=Path, metavar="PATH", help="write machine, versions, samples and ratios")
+    found.add_argument("--held-out", action="store_true", help="the LCBench tasks that no setting was chosen on")
     found.add_argument("--seeds", type=int, default=20, metavar="N")
     found.add_argument("--methods", nargs="*", metavar="NAME", help="only these")
     found.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
@@ -87,17 +89,24 @@ def _parser() -> argparse.ArgumentParser:
     return found
 
 
-def _tasks(folder: Path | None, *, quick: bool) -> list[tuple[str, str]]:
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _tasks(folder: Path | None, *, quick: bool, held_out: bool) -> list[tuple[str, str]]:
     from benchmarks.searching.tasks import tasks_in
 
-    found = [(t.family, t.name) for t in tasks_in(folder)]
+    found = [(t.family, t.name) for t in tasks_in(folder, held_out=held_out)]
     return [(family, name) for family, name in found if not quick or name in QUICK[family]]
 
 
 Key = tuple[str, str, int, str]
 
 
-def _run(wanted: list[Key], folder: Path, curves: str | None, processes: int) -> "dict[Key, Cell]":
+def _run(wanted: list[Key], folder: Path, curves: str | None, options: argparse.Namespace) -> "dict[Key, Cell]":
     from multiprocessing import get_context
 
     from rich.progress import track
@@ -106,7 +115,10 @@ def _run(wanted: list[Key], folder: Path, curves: str | None, processes: int) ->
     file = folder / f"{_code()}.jsonl"
     done = {key: cell for key, cell in _kept(file) if key in set(wanted)}
     missing = [key for key in wanted if key not in done]
-    with file.open("a") as out, get_context("spawn").Pool(processes, _begin, (curves,)) as pool:
+    with (
+        file.open("a") as out,
+        get_context("spawn").Pool(options.processes, _begin, (curves, options.held_out)) as pool,
+    ):
         for key, cell in track(pool.imap_unordered(_cell, missing), "searching", total=len(missing)):
             done[key] = cell
             out.write(json.dumps(vars(cell)) + "\n")
@@ -117,12 +129,13 @@ def _run(wanted: list[Key], folder: Path, curves: str | None, processes: int) ->
 def _code() -> str:
     """A digest of all that decides a cell's outcome."""
     files = [*sorted((ROOT / "hpo").rglob("*.py")), *sorted((ROOT / "benchmarks" / "searching").glob("*.py"))]
-    parts = [f.read_bytes() for f in files if f.name != "tables.py" and _decides(f)]
+    parts = [f.read_bytes() for f in [*files, Path(__file__)] if _decides(f)]
+    parts += [f"{p}=={_version(p)}".encode() for p in PACKAGES]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
 
 def _decides(file: Path) -> bool:
-    return file.parent.name in {"schedulers", "searching"} or file.name in {"space.py", "draws.py", "coordinates.py"}
+    return file.parent.name != "hpo" or file.name in {"space.py", "draws.py", "coordinates.py", "seeds.py", "spec.py"}
 
 
 def _kept(file: Path) -> "Iterator[tuple[Key, Cell]]":
@@ -131,7 +144,7 @@ def _kept(file: Path) -> "Iterator[tuple[Key, Cell]]":
     for line in file.read_text().splitlines() if file.exists() else ():
         try:
             cell = Cell(**json.loads(line))
-        except ValueError:
+        except (ValueError, TypeError):
             continue  # cut off by a kill
         yield (cell.family, cell.task, cell.seed, cell.method), cell
 
@@ -140,7 +153,7 @@ _state: dict[str, Any] = {}
 """A process's tasks and methods: made once each, not for every cell."""
 
 
-def _begin(curves: str | None) -> None:
+def _begin(curves: str | None, held_out: bool) -> None:  # noqa: FBT001  a pool passes it by place
     import logging
     import warnings
 
@@ -151,7 +164,7 @@ def _begin(curves: str | None) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     from benchmarks.searching.tasks import tasks_in
 
-    _state["tasks"] = {(t.family, t.name): t for t in tasks_in(Path(curves) if curves else None)}
+    _state["tasks"] = {(t.family, t.name): t for t in tasks_in(Path(curves) if curves else None, held_out=held_out)}
     _state["methods"] = methods()
 
 
@@ -165,8 +178,9 @@ def _cell(key: Key) -> "tuple[Key, Cell]":
     budget = FULL_TRAININGS * task.max_epochs
     trace = _state["methods"][method](task, seed, budget)
     seconds = np.array(trace.decision_seconds or [0.0])
+    within = [(e, task.regret(s)) for e, s in zip(trace.epochs, trace.scored, strict=True) if e <= budget]
     return key, Cell(
-        method, family, name, seed, trace.epochs, [task.regret(s) for s in trace.scored], budget, task.max_epochs,
+        method, family, name, seed, [e for e, _ in within], [r for _, r in within], budget, task.max_epochs,
         float(seconds.mean()), float(np.quantile(seconds, 0.95)),
     )  # fmt: skip
 
@@ -179,12 +193,12 @@ def _ratios(cells: "list[Cell]") -> dict[str, float]:
     for family in sorted({c.family for c in cells}):
         mine = [c for c in cells if c.family == family]
         table = regrets(mine)
-        if hyperband := cost_ratio(mine, OURS, HYPERBAND, HYPERBAND):
-            found[f"epochs_to_hyperband_final.{family}"] = hyperband[0]
+        if hyperband := cost_ratio(mine, OURS, HYPERBAND):
+            found[f"epochs_to_hyperband_final.{family}"] = hyperband.mean
         others = [m for m in table if m != OURS]
         best = min(others, key=lambda m: table[m][20], default=None)
-        if best is not None and (ratio := cost_ratio(mine, OURS, best, best)):
-            found[f"epochs_to_best_peer_final.{family}"] = ratio[0]
+        if best is not None and (ratio := cost_ratio(mine, OURS, best)):
+            found[f"epochs_to_best_peer_final.{family}"] = ratio.mean
     table = regrets(cells)
     if OURS in table:
         found["regret_at_2.rank"] = float(1 + sum(row[2] < table[OURS][2] for row in table.values()))
@@ -197,13 +211,7 @@ def _ratios(cells: "list[Cell]") -> dict[str, float]:
 def _write(path: Path, cells: "list[Cell]", ratios: dict[str, float]) -> None:
     from hpo.tracked import git_commit
 
-    packages = ("optuna", "numpy", "scipy", "syne-tune", "onnxruntime")
-    known = {}
-    for package in packages:
-        try:
-            known[package] = version(package)
-        except PackageNotFoundError:
-            known[package] = "absent"
+    known = {package: _version(package) for package in PACKAGES}
     path.write_text(
         json.dumps({
             "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "processor": platform.processor()},

@@ -179,7 +179,8 @@ class Conductor:
         if self._records is not None and self._delivery is not None:
             try:
                 self._rest(code, done=done)
-                self._draw()
+                if interrupted is None:  # within ten seconds of a signal all must be over
+                    self._draw()
             except (OSError, SQLAlchemyError) as error:  # a full disk, say: it must not hide how the study ended
                 log.debug("%s", error, exc_info=True)
                 sys.stderr.write(f"the stores could not be brought to rest: {str(error).splitlines()[0]}\n")
@@ -234,8 +235,9 @@ class Conductor:
         """Whether workers of another command are at this study."""
         if self._records is None:
             return False
-        running = [t for t in self._records.trials() if t.state == TrialState.RUNNING]
-        return len(running) > len(self._records.resting())
+        trials = self._records.trials()
+        running = [t for t in trials if t.state == TrialState.RUNNING]
+        return len(running) > len(self._records.resting(trials))
 
     def _say_where(self, waiting: int) -> None:
         say = self.display.say

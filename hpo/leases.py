@@ -21,6 +21,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -176,6 +177,15 @@ class Leases:
             rows = {row.trial_id: row for row in connection.execute(sa.select(_leases))}
         return {i for i in trial_ids if i not in rows or self._is_free(rows[i])}
 
+    def abandoned(self) -> list[int]:
+        """Trials whose owner is gone without a word; they are freed by this."""
+        with self.engine.begin() as connection:
+            rows = [row for row in connection.execute(sa.select(_leases)) if row.owner is not None]
+        gone = [row for row in rows if self._is_free(row)]
+        for row in gone:
+            self.release(Lease(row.trial_id, row.owner, row.token))
+        return [row.trial_id for row in gone]
+
     def _is_free(self, row: sa.Row[Any]) -> bool:
         if row.owner is None:
             return True
@@ -238,8 +248,11 @@ class Stopping:
 
 
 @contextmanager
-def kept_alive(leases: Leases, lease: Lease, stopping: Stopping) -> Iterator[None]:
-    """Renew a lease from a thread for as long as this lasts; sets `stopping.lost` when another owner has it."""
+def kept_alive(leases: Leases, lease: Lease, stopping: Stopping, beat: Callable[[], None]) -> Iterator[None]:
+    """Renew a lease from a thread for as long as this lasts; sets `stopping.lost` when another owner has it.
+
+    `beat` is called with every renewal.
+    """
     over = threading.Event()
     stopping.lost = False
 
@@ -247,7 +260,11 @@ def kept_alive(leases: Leases, lease: Lease, stopping: Stopping) -> Iterator[Non
         while not over.wait(RENEW_SECONDS):
             try:
                 stopping.lost = not leases.renew(lease)
-            except SQLAlchemyError as error:  # a store that can't be reached now may be in five seconds
+                beat()
+            except (
+                SQLAlchemyError,
+                StorageInternalError,
+            ) as error:  # in five seconds it may be there
                 log.warning("lease of trial %d not renewed: %s", lease.trial_id, str(error).splitlines()[0])
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)

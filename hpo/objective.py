@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from hpo.errors import DiskFullError, UserError, disk_is_full
 from hpo.leases import Lease, Stopping, kept_alive
 from hpo.records import Records
-from hpo.schedulers.protocol import PAUSED, pause_at
+from hpo.schedulers.protocol import PAUSED, SECONDS, pause_at, seconds_left
 from hpo.seeds import configuration_seed, trial_seed
 from hpo.spec import Metrics, StudySpec, Trainer
 from hpo.tracked import finite, log_epoch, open_run, params_of
@@ -86,8 +86,8 @@ def run_trial(place: Workplace, lease: Lease) -> TrialState | None:
         records.lend_checkpoints(trial)
     open_run(records.outbox, records.identity, trial.number, params, trial.params, seed=seed, attempt=lease.token)
     place.emit({"event": "started", "trial": trial.number, "params": dict(params)})
-    began = time.monotonic()
-    with kept_alive(records.leases, lease, place.stopping):
+    clock = _Clock(place, lease, trial.user_attrs.get(SECONDS, 0.0), time.monotonic())
+    with kept_alive(records.leases, lease, place.stopping, clock.beat):
         end = _INTERRUPTED
         for attempt in range(records.spec.retries + 1):
             end = _run_epochs(place, trial.number, lease, params, seed, workdir)
@@ -95,18 +95,40 @@ def run_trial(place: Workplace, lease: Lease) -> TrialState | None:
                 break
             if attempt < records.spec.retries:
                 log.warning("trial %d is tried again: %s", trial.number, (end.reason or "").splitlines()[0])
-    seconds = time.monotonic() - began
     if end.state is None:
-        records.rest(lease, trial.number, end.reason or "", seconds)
+        records.rest(lease, trial.number, end.reason or "", clock.seconds())
         place.emit({"event": "rested", "trial": trial.number, "reason": end.reason})
         return None
     finish(place, trial.number)
-    value = records.end(lease, end.state, end.reason, seconds)
+    value = records.end(lease, end.state, end.reason, clock.seconds())
     told = {"event": "ended", "trial": trial.number, "state": end.state.name, "value": value, "reason": end.reason}
     place.emit(told)
     if end.fault is not None:
         raise end.fault
     return end.state
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """Counts a trial's device seconds; those of a worker that is killed too, where they are a budget."""
+
+    place: Workplace
+    lease: Lease
+    before: float
+    began: float
+
+    def seconds(self) -> float:
+        """So far, in all."""
+        return self.before + time.monotonic() - self.began
+
+    def beat(self) -> None:
+        """Keep them, and see anew when the study's are used up."""
+        records = self.place.records
+        if records.spec.timeout_seconds is not None:
+            records.note_seconds(self.lease, self.seconds())
+            trials = records.trials()
+            n_running = sum(t.state == TrialState.RUNNING for t in trials) - len(records.resting(trials))
+            self.place.stopping.deadline = time.monotonic() + seconds_left(records.spec, trials) / max(1, n_running)
 
 
 def finish(place: Workplace, number: int) -> None:

@@ -119,8 +119,7 @@ class Outbox:
             statement = insert(_runs).values(run=run, **values)
             connection.execute(statement.on_conflict_do_update(index_elements=["run"], set_=values))
             if run_id is None:
-                mine = (_items.c.run == run, _items.c.state == _SENT)
-                connection.execute(_items.update().where(*mine).values(state=_WAITING))
+                connection.execute(_items.update().where(_items.c.run == run).values(state=_WAITING))
 
     def known_runs(self) -> dict[str, str]:
         """Runs that have an id in MLflow, with the tracking URI where they have it."""

@@ -3,10 +3,13 @@
 And how a trial ends in all of them. What is told here is told by the trial's owner, or refused.
 """
 
+import logging
 import math
 import shutil
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -14,11 +17,15 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.errors import LeaseLostError
 from hpo.leases import Lease, Leases
 from hpo.outbox import Outbox
-from hpo.schedulers.protocol import DROPPED, PAUSED, SECONDS
+from hpo.schedulers.protocol import DROPPED, PAUSED, SECONDS, has_its_epochs
 from hpo.seeds import configuration_key
 from hpo.spec import StudySpec
 from hpo.storage import Store
 from hpo.tracked import StudyIdentity, end_run, log_best, params_of, put_artifact, rank, ranking, rest_run
+
+log = logging.getLogger(__name__)
+
+Stop = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +52,9 @@ class Records:
         """One trial as the store has it now."""
         return self.study._storage.get_trial(trial_id)  # noqa: SLF001  ask and tell by id has no public way
 
-    def resting(self) -> frozenset[int]:
+    def resting(self, trials: Sequence[FrozenTrial]) -> frozenset[int]:
         """Numbers of trials that are RUNNING in Optuna and have no live owner."""
-        running = {t._trial_id: t.number for t in self.trials() if t.state == TrialState.RUNNING}  # noqa: SLF001
+        running = {t._trial_id: t.number for t in trials if t.state == TrialState.RUNNING}  # noqa: SLF001
         return frozenset(running[trial_id] for trial_id in self.leases.free_among(running))
 
     def refuse_lost(self, lease: Lease) -> None:
@@ -64,25 +71,29 @@ class Records:
         self.study._storage.set_trial_intermediate_value(lease.trial_id, epoch, value)  # noqa: SLF001
 
     def rest(self, lease: Lease, number: int, words: str, seconds: float) -> None:
-        """Leave a trial that was interrupted or paused (`words`) after some device seconds to whoever takes it next."""
+        """Leave a trial that was interrupted or paused (`words`), and has taken so many device seconds in all."""
         with self.store.lock():
             self.refuse_lost(lease)
-            self._add_seconds(lease, seconds)
+            self.note_seconds(lease, seconds)
             if words == PAUSED and self.trial(lease.trial_id).user_attrs.get(DROPPED):
-                self.study._storage.set_trial_user_attr(lease.trial_id, DROPPED, 0)  # noqa: SLF001  it is there again
+                self._set(lease.trial_id, DROPPED, 0)  # it is there again
             rest_run(self.outbox, number, words)
             self.leases.release(lease)
         if words == PAUSED:
             self._drop_checkpoints()
 
-    def end(self, lease: Lease, state: TrialState, reason: str | None, seconds: float = 0.0) -> float | None:
+    def note_seconds(self, lease: Lease, seconds: float) -> None:
+        """Keep how many device seconds a trial has taken in all."""
+        self._set(lease.trial_id, SECONDS, round(seconds, 3))
+
+    def end(self, lease: Lease, state: TrialState, reason: str | None, seconds: float | None = None) -> float | None:
         """End a trial: first the outbox is told, then Optuna; then what it no longer needs goes.
 
         Args:
             lease: of the trial.
             state: COMPLETE, PRUNED or FAIL.
             reason: why it was pruned or failed.
-            seconds: what it took of the device since its lease was claimed.
+            seconds: what it took of the device in all.
 
         Returns:
             The trial's value.
@@ -90,45 +101,121 @@ class Records:
         Raises:
             LeaseLostError: the trial has another owner by now.
         """
-        storage = self.study._storage  # noqa: SLF001
         with self.store.lock():
             self.refuse_lost(lease)
-            self._add_seconds(lease, seconds)
+            if seconds is not None:
+                self.note_seconds(lease, seconds)
             trial = self.trial(lease.trial_id)
-            workdir = self.folder / str(trial.number)
             value = trial_value(self.spec, trial) if state != TrialState.FAIL else None
-            if reason:
-                storage.set_trial_user_attr(lease.trial_id, "hpo.reason", reason[:2000])
-            if run_id := self.outbox.run_id(str(trial.number)):
-                storage.set_trial_user_attr(lease.trial_id, "mlflow.run_id", run_id)
-            self._keep_weights(trial, state, value, reason)
-            end_run(self.outbox, trial.number, state, reason=reason, artifacts=workdir / "artifacts")
-            storage.set_trial_state_values(lease.trial_id, state=state, values=None if value is None else [value])
-            self.leases.drop(lease.trial_id)
+            counted = [(trial.number, value)] if state == TrialState.COMPLETE and value is not None else []
+            best_first = self._best_first(counted)
+            self._let_go(best_first[self.spec.keep_weights :])
+            self._close(lease, trial, state, reason, value, kept=trial.number in best_first[: self.spec.keep_weights])
             log_best(self.outbox, self.spec, self.trials(), self.folder)
-        if not self.spec.reuse_epochs:
-            shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+        self._remove_checkpoints(trial.number)
         return value
+
+    def end_paused(self, leases: Sequence[Lease], reason: str, finish: Callable[[int], None], stop: Stop) -> None:
+        """Prune trials that are paused when their study ends; those that are among the best keep their weights.
+
+        There may be hundreds: what concerns all of them is done once.
+
+        Args:
+            leases: of the trials.
+            reason: why they end.
+            finish: called with the number of each that is among the best, before its files are handed over.
+            stop: true when the rest is to be left to the next command.
+
+        Raises:
+            LeaseLostError: a trial has another owner by now.
+        """
+        trials = [self.trial(lease.trial_id) for lease in leases]
+        ending = [(lease, t, trial_value(self.spec, t)) for lease, t in zip(leases, trials, strict=True)]
+        best_first = self._best_first([(trial.number, value) for _, trial, value in ending if value is not None])
+        best = set(best_first[: self.spec.keep_weights])
+        for lease, trial, value in ending:
+            if stop():
+                break
+            if trial.number in best:
+                finish(trial.number)
+            with self.store.lock():
+                self.refuse_lost(lease)
+                self._close(lease, trial, TrialState.PRUNED, reason, value, kept=trial.number in best)
+            self._remove_checkpoints(trial.number)
+        with self.store.lock():
+            self._let_go([number for number in best_first if number not in best])
+            log_best(self.outbox, self.spec, self.trials(), self.folder)
+
+    def _best_first(self, besides: Sequence[tuple[int, float]]) -> list[int]:
+        """Numbers of the trials whose values count, and of those that are about to count."""
+        order = [(rank(self.spec, t.value or 0.0, t.number), t.number) for t in ranking(self.spec, self.trials())]
+        order += [(rank(self.spec, value, number), number) for number, value in besides]
+        return [number for _, number in sorted(order)]
+
+    def _close(
+        self,
+        lease: Lease,
+        trial: FrozenTrial,
+        state: TrialState,
+        reason: str | None,
+        value: float | None,
+        *,
+        kept: bool,
+    ) -> None:
+        """Tell the outbox, then Optuna, that a trial has ended; then its lease goes."""
+        number, trial_id = trial.number, lease.trial_id
+        if reason:
+            self._set(trial_id, "hpo.reason", reason[:2000])
+        if run_id := self.outbox.run_id(str(number)):
+            self._set(trial_id, "mlflow.run_id", run_id)
+        weights = self._weights(number)
+        if kept and weights.is_dir():
+            for file in sorted(weights.rglob("*")):
+                put_artifact(self.outbox, str(number), file, "weights")
+        elif not kept:
+            shutil.rmtree(weights, ignore_errors=True)
+        end_run(self.outbox, number, state, reason=reason, artifacts=self.folder / str(number) / "artifacts")
+        values = None if value is None else [value]
+        self.study._storage.set_trial_state_values(trial_id, state=state, values=values)  # noqa: SLF001
+        self.leases.drop(trial_id)
+
+    def _let_go(self, numbers: Collection[int]) -> None:
+        """Let go of the weights of ended trials that are no longer among the best, here and in MLflow."""
+        for number in numbers:
+            if self._weights(number).is_dir() and self.trials()[number].state.is_finished():
+                self.outbox.put(str(number), "artifact_gone", {"folder": "weights"})
+                shutil.rmtree(self._weights(number), ignore_errors=True)
+
+    def _remove_checkpoints(self, number: int) -> None:
+        if not self.spec.reuse_epochs:
+            shutil.rmtree(self.folder / str(number) / "checkpoints", ignore_errors=True)
+
+    def _set(self, trial_id: int, name: str, value: Any) -> None:
+        self.study._storage.set_trial_user_attr(trial_id, name, value)  # noqa: SLF001
 
     def lend_checkpoints(self, trial: FrozenTrial) -> None:
         """Let a trial begin with what another of the same configuration has trained, if it has nothing of its own."""
         own, key = self.folder / str(trial.number) / "checkpoints", configuration_key(params_of(trial))
-        twins = [
-            t for t in self.trials() if t.number != trial.number and configuration_key(params_of(t)) == key
-            and (self.folder / str(t.number) / "checkpoints").is_dir()
-        ]  # fmt: skip
-        if own.exists() or not twins:
+        if own.exists():
             return
-        longest = max(twins, key=lambda t: (len(t.intermediate_values), -t.number))
-        beside = own.with_name("checkpoints.lent")
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(self.folder / str(longest.number) / "checkpoints", beside)
-        beside.rename(own)
-
-    def _add_seconds(self, lease: Lease, seconds: float) -> None:
-        if seconds:
-            before = self.trial(lease.trial_id).user_attrs.get(SECONDS, 0.0)
-            self.study._storage.set_trial_user_attr(lease.trial_id, SECONDS, before + seconds)  # noqa: SLF001
+        with self.store.lock():  # nobody begins to train the other one meanwhile
+            trials = self.trials()
+            resting = self.resting(trials)
+            twins = [
+                t for t in trials if t.number != trial.number and configuration_key(params_of(t)) == key
+                and (t.state.is_finished() or t.number in resting)
+                and (self.folder / str(t.number) / "checkpoints").is_dir()
+            ]  # fmt: skip
+            if not twins:
+                return
+            longest = max(twins, key=lambda t: (len(t.intermediate_values), -t.number))
+            beside = own.with_name("checkpoints.lent")
+            shutil.rmtree(beside, ignore_errors=True)
+            try:
+                shutil.copytree(self.folder / str(longest.number) / "checkpoints", beside)
+                beside.rename(own)
+            except OSError as error:
+                log.warning("trial %d: can't go on from trial %d (%s)", trial.number, longest.number, error)
 
     def _drop_checkpoints(self) -> None:
         """Let go of paused trials' checkpoints that are over the study's cap: of the worst first. They can be rebuilt.
@@ -139,42 +226,28 @@ class Records:
         if cap is None:
             return
         with self.store.lock():
-            trials, resting = self.trials(), self.resting()
-            sizes = {n: size for n in resting if (size := _size(self.folder / str(n) / "checkpoints"))}
+            trials = self.trials()
+            paused = [n for n in self.resting(trials) if has_its_epochs(self.spec, trials[n])]
+            sizes = {n: size for n in paused if (size := _size(self.folder / str(n) / "checkpoints"))}
             values = {n: trial_value(self.spec, trials[n]) for n in sizes}
-            worst_first = sorted(sizes, key=lambda n: rank(self.spec, values[n] or -math.inf, n), reverse=True)
+            worst_first = sorted(sizes, key=lambda n: _worth(self.spec, values[n], n), reverse=True)
             for number in worst_first:
                 if sum(sizes.values()) <= cap:
                     return
                 del sizes[number]
-                storage, trial_id = self.study._storage, trials[number]._trial_id  # noqa: SLF001
-                storage.set_trial_user_attr(trial_id, DROPPED, len(trials[number].intermediate_values))
+                self._set(trials[number]._trial_id, DROPPED, len(trials[number].intermediate_values))  # noqa: SLF001
                 shutil.rmtree(self.folder / str(number) / "checkpoints", ignore_errors=True)
-
-    def _keep_weights(self, trial: FrozenTrial, state: TrialState, value: float | None, reason: str | None) -> None:
-        """Upload the weights of a trial that is among the best; let go of those that it displaces."""
-        order = {t.number: rank(self.spec, t.value or 0.0, t.number) for t in ranking(self.spec, self.trials())}
-        if value is not None and (state == TrialState.COMPLETE or (reason or "").startswith(PAUSED)):
-            order[trial.number] = rank(self.spec, value, trial.number)
-        best_first = sorted(order, key=lambda number: order[number])
-        kept, displaced = best_first[: self.spec.keep_weights], best_first[self.spec.keep_weights :]
-        weights = self._weights(trial.number)
-        if trial.number in kept and weights.is_dir():
-            for file in sorted(weights.rglob("*")):
-                put_artifact(self.outbox, str(trial.number), file, "weights")
-        elif trial.number not in kept:
-            shutil.rmtree(weights, ignore_errors=True)
-        for number in displaced:
-            if self._weights(number).is_dir():
-                self.outbox.put(str(number), "artifact_gone", {"folder": "weights"})
-                shutil.rmtree(self._weights(number), ignore_errors=True)
 
     def _weights(self, number: int) -> Path:
         return self.folder / str(number) / "weights"
 
 
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _worth(spec: StudySpec, value: float | None, number: int) -> tuple[float, int]:
+    return (math.inf, number) if value is None else rank(spec, value, number)
 
 
 def trial_value(spec: StudySpec, trial: FrozenTrial) -> float | None:

@@ -18,6 +18,7 @@ from hpo import space
 from hpo.errors import UserError
 from hpo.leases import Leases, remove_dead_owners
 from hpo.outbox import Outbox, open_outbox
+from hpo.schedulers.protocol import PAUSED, has_its_epochs
 from hpo.spec import StudySpec, Trainer
 from hpo.storage import Store
 from hpo.tracked import StudyIdentity, log_best, open_parent, rest_run
@@ -160,9 +161,10 @@ def _settle(
     """Bring MLflow's side up to what Optuna's store says: what a kill has left between the two."""
     open_parent(outbox, identity, spec, store_url)
     trials = study.get_trials(deepcopy=False)
-    for trial in trials:
-        if trial.state == TrialState.RUNNING and leases.is_free(trial._trial_id):  # noqa: SLF001
-            rest_run(outbox, trial.number, "interrupted")
+    running = {t._trial_id: t for t in trials if t.state == TrialState.RUNNING}  # noqa: SLF001
+    for trial_id in set(leases.abandoned()) & running.keys():
+        trial = running[trial_id]
+        rest_run(outbox, trial.number, PAUSED if has_its_epochs(spec, trial) else "interrupted")
     ended = [t.number for t in trials if t.state.is_finished()]
     if not spec.reuse_epochs:
         for number in ended:

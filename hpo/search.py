@@ -1,5 +1,6 @@
 """Carries the scheduler's decisions out until the budget is met. Knows no strategy."""
 
+import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from hpo.schedulers.protocol import (
     Step,
     Suggested,
     Wait,
-    pause_at,
+    has_its_epochs,
+    seconds_left,
     steps_of,
 )
 
@@ -31,6 +33,8 @@ MAX_FAILURES_IN_A_ROW = 3
 LEAST_SECONDS = 0.5
 """A budget of seconds is used up when less than this is left: nothing is begun for it."""
 _STUDY_ATTRS = "hpo:study_attrs"
+_OVER = "hpo.over"
+"""The study's attribute that says why it is at its end, and under which budget."""
 
 
 def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int | None) -> str:
@@ -52,9 +56,11 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
             found = _next(place, scheduler, owner, n_trials)
         match found:
             case _Over(reason, left_over):
-                for lease in left_over:
-                    finish(place, records.trial(lease.trial_id).number)
-                    records.end(lease, TrialState.PRUNED, f"{PAUSED} when the study ended")
+                ended = f"{PAUSED} when the study ended"
+                try:
+                    records.end_paused(left_over, ended, lambda number: finish(place, number), place.stopping)
+                except LeaseLostError:
+                    continue  # another worker ends them
                 return reason
             case Wait():
                 time.sleep(WAIT_SECONDS)
@@ -76,17 +82,22 @@ class _Over:
 
 def _next(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int | None) -> Lease | Wait | _Over:
     """Ask the scheduler, and make the trial that it decides on ours. Called under the store's lock."""
-    records = place.records
-    trials, resting = records.trials(), records.resting()
-    paused = frozenset(number for number in resting if _has_its_epochs(records, trials[number]))
-    history = History(records.spec, n_trials, trials, paused, _study_attrs(trials))
+    records, spec = place.records, place.records.spec
+    trials = records.trials()
+    resting = records.resting(trials)
+    paused = frozenset(number for number in resting if has_its_epochs(spec, trials[number]))
+    history = History(spec, n_trials, trials, paused, _study_attrs(trials))
     at_work = len(history.running()) - len(resting - paused)
-    seconds = history.seconds_left()
-    if seconds is not None:
-        place.stopping.deadline = time.monotonic() + seconds / (1 + at_work)
-        if seconds < LEAST_SECONDS:
-            reason = f"all {records.spec.timeout_seconds:g} seconds are used"
-            return Wait() if at_work else _over(records, trials, resting, owner, reason)
+    budget = [n_trials, spec.n_epochs, spec.timeout_seconds]
+    left = seconds_left(spec, trials)
+    if left < LEAST_SECONDS:
+        reason = f"all {spec.timeout_seconds:g} seconds are used"
+        return Wait() if at_work else _over(records, trials, resting, owner, reason, budget)
+    if math.isfinite(left):
+        place.stopping.deadline = time.monotonic() + left / (1 + at_work)
+    said = records.study.user_attrs.get(_OVER)
+    if said is not None and said["budget"] == budget:  # it was at its end, and was killed amid ending its trials
+        return Wait() if at_work else _over(records, trials, paused, owner, said["reason"], budget)
     if interrupted := resting - paused:  # what was decided before comes first
         return records.leases.claim(trials[min(interrupted)]._trial_id, owner)  # noqa: SLF001
     decision = scheduler.decide(history)
@@ -96,20 +107,20 @@ def _next(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int | 
         case Continue():
             return _continued(records, history, decision, owner)
         case Done(reason):
-            return _over(records, trials, paused, owner, reason)
+            return _over(records, trials, paused, owner, reason, budget)
         case Wait():
             return decision
 
 
-def _has_its_epochs(records: Records, trial: FrozenTrial) -> bool:
-    """Whether a trial at rest is paused: it has what was decided, and its end is further away."""
-    until = pause_at(records.spec, trial)
-    return until is not None and len(trial.intermediate_values) >= until
-
-
 def _over(
-    records: Records, trials: Sequence[FrozenTrial], at_rest: Collection[int], owner: Owner, reason: str
+    records: Records,
+    trials: Sequence[FrozenTrial],
+    at_rest: Collection[int],
+    owner: Owner,
+    reason: str,
+    budget: list[Any],
 ) -> _Over:
+    records.study.set_user_attr(_OVER, {"reason": reason, "budget": budget})
     return _Over(reason, [records.leases.claim(trials[n]._trial_id, owner) for n in sorted(at_rest)])  # noqa: SLF001
 
 

@@ -68,6 +68,8 @@ class _Probe:
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         if not choices:
             raise UserError(f"suggest: {name} needs at least one choice, got none")
+        if odd := [c for c in choices if not isinstance(c, bool | int | float | str | None)]:
+            raise UserError(f"suggest: {name} has the choice {odd[0]!r:.60}, need text, numbers, True, False or None")
         distribution = _made(name, lambda: CategoricalDistribution(choices))
         if name in self.suggested:
             return self.suggested[name]

@@ -1,6 +1,7 @@
 """A picture of a search: which trial got which epochs when, and what the model had expected of them."""
 
 import io
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,7 +11,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from hpo.schedulers.protocol import Step, steps_of
 from hpo.spec import StudySpec
@@ -54,8 +54,12 @@ def _gantt(figure: Figure, axes: Axes, spec: StudySpec, trials: Sequence[FrozenT
     for step in steps:
         trial = trials[step.number]
         seen = sorted(trial.intermediate_values.items())[step.start : step.until]
-        for _, value in seen:
-            axes.barh(step.number, 1, left=spent, height=1.0, color=colours.to_rgba(np.array([value]))[0])
+        if not seen:
+            continue
+        shown = [value for _, value in seen]
+        spans = [(spent + i, 1) for i in range(len(shown))]
+        axes.broken_barh(spans, (step.number - 0.5, 1.0), facecolors=colours.to_rgba(np.array(shown)))
+        for value in shown:
             spent += 1
             if sign * value > best:
                 best = sign * value
@@ -77,8 +81,9 @@ def _standings(spec: StudySpec, trials: Sequence[FrozenTrial], steps: Sequence[S
     for step in steps:
         came = _came(spec, trials[step.number], step)
         if came is not None:
-            known.append(sign * came)
-            yield step, float(ndtri((rankdata(known)[-1] - 0.5) / len(known)))
+            lower, upper = bisect_left(known, sign * came), bisect_right(known, sign * came)
+            known.insert(upper, sign * came)
+            yield step, float(ndtri(((lower + upper) / 2 + 0.5) / len(known)))  # among equals the middle
 
 
 def _expectations(axes: Axes, expected: Sequence[tuple[Step, float]]) -> None:

@@ -164,7 +164,8 @@ def rank(spec: StudySpec, value: float, number: int) -> tuple[float, int]:
 def leaderboard(spec: StudySpec, trials: Sequence[FrozenTrial]) -> str:
     """All ended trials as csv, the ranked ones first."""
     ranked = ranking(spec, trials)
-    others = [t for t in trials if t.state.is_finished() and t not in ranked]
+    numbers = {t.number for t in ranked}
+    others = [t for t in trials if t.state.is_finished() and t.number not in numbers]
     names = list(dict.fromkeys(name for t in [*ranked, *others] for name in params_of(t)))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

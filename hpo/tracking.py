@@ -114,16 +114,19 @@ class Tracker:
     _client: MlflowClient = field(init=False)
     _experiment_id: str | None = None
     _moved_from: str | None = None
+    _met: bool = False
 
     def __post_init__(self) -> None:
         self._client = MlflowClient(tracking_uri=self.uri)
-        for run, uri in self.outbox.known_runs().items():
-            if uri != self.uri:  # another server has heard of it; this one is told everything
-                self.outbox.set_run_id(run, None, self.uri)
 
     def deliver(self) -> None:
         """Deliver what waits, as far as it goes; `problem` says why it went no further."""
         try:
+            if not self._met:
+                for run, uri in self.outbox.known_runs().items():
+                    if uri != self.uri:  # another server has heard of it; this one is told everything
+                        self.outbox.set_run_id(run, None, self.uri)
+                self._met = True
             for items in self._batches(self.outbox.waiting()):
                 if not self._send(items):
                     break  # a run is made anew: what waits is another list now
@@ -173,23 +176,31 @@ class Tracker:
         return True
 
     def _forget(self, run: str, *, lost: bool) -> None:
-        """Let a run that is gone be made anew; with all others, where MLflow has never heard of the study's own."""
-        if run == PARENT and lost:
-            log.warning("MLflow no longer has this study: all its runs are delivered anew")
-            for known in self.outbox.known_runs():
-                self.outbox.set_run_id(known, None, self.uri)
+        """Let a run that is gone be made anew; and all others, where it is the study's, or MLflow has lost it."""
+        if run != PARENT and not lost:
+            log.warning("the MLflow run of %s was deleted: it is made anew", _words(run))
+            self.outbox.set_run_id(run, None, self.uri)
             return
-        log.warning("the MLflow run of %s was deleted: it is made anew", _words(run))
-        self.outbox.set_run_id(run, None, self.uri)
+        # The others belong to it: those still there are found again by their tags, and told of the new parent.
+        log.warning("MLflow no longer has the run of %s: what it lacks of this study is delivered anew", _words(run))
+        for known in self.outbox.known_runs():
+            self.outbox.set_run_id(known, None, self.uri)
 
     def _send_open(self, run_id: str | None, items: list[Item]) -> None:
         run, payload = items[0].run, items[0].payload
         if run_id is None:
-            run_id = self._find(run) or self._create(run, payload, items[0].timestamp_ms)
+            run_id = self._find(run) or self._create(payload, items[0].timestamp_ms)
+            if run != PARENT:
+                self._client.set_tag(run_id, "mlflow.parentRunId", self._parent_id())
             self.outbox.set_run_id(run, run_id, self.uri)
         params = [Param(name, str(value)[:_PARAM_LENGTH]) for name, value in payload["params"].items()]
         for start in range(0, len(params), _PARAMS_A_BATCH):
-            self._client.log_batch(run_id, params=params[start : start + _PARAMS_A_BATCH])
+            try:
+                self._client.log_batch(run_id, params=params[start : start + _PARAMS_A_BATCH])
+            except MlflowException as error:
+                if error.error_code not in _REFUSED:
+                    raise  # the run is there all the same: what follows belongs to it
+                log.warning("MLflow refuses params of %s: %s", _words(run), str(error).splitlines()[0][:200])
         if payload["dataset"]:
             self._client.log_inputs(run_id, datasets=[_dataset_input(payload["dataset"])])
 
@@ -200,11 +211,9 @@ class Tracker:
         )
         return found[0].info.run_id if found else None
 
-    def _create(self, run: str, payload: Mapping[str, Any], timestamp_ms: int) -> str:
+    def _create(self, payload: Mapping[str, Any], timestamp_ms: int) -> str:
         tags = dict(payload["tags"])
         tags["mlflow.note.content"] = payload["note"]
-        if run != PARENT:
-            tags["mlflow.parentRunId"] = self._parent_id()
         created = self._client.create_run(
             self._experiment(), start_time=timestamp_ms, tags=tags, run_name=payload["name"]
         )

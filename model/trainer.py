@@ -99,11 +99,16 @@ class FaceTrainer:
         try:
             if len(progress.history) > hyperparameters.epochs:  # recorded by a trial of more epochs
                 progress = progress.first(hyperparameters.epochs)
-                yield from progress.history
-                self._write_results(Path(workdir), hyperparameters, progress)
-                return
-            yield from progress.history
-            if progress.diverged():
+            n_yielded, goes_on = 0, False
+            try:
+                for metrics in progress.history:
+                    n_yielded += 1
+                    yield metrics
+                goes_on = len(progress.history) < hyperparameters.epochs and not progress.diverged()
+            finally:  # it may be paused amid what is recorded
+                if n_yielded and not goes_on:
+                    self._write_results(Path(workdir), hyperparameters, progress.first(n_yielded))
+            if not goes_on:
                 return
             yield from self._train(state, progress, hyperparameters, checkpoints, fingerprint, Path(workdir))
         finally:

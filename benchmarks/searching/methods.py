@@ -33,6 +33,7 @@ class Trace:
     decision_seconds: list[float] = field(default_factory=list)
     spent: int = 0
     _best: float = -math.inf
+    """Of what was seen."""
 
     def see(self, seen: float, scored: float) -> bool:
         """Take in an epoch; false where it diverged."""
@@ -127,7 +128,7 @@ def _carry_out(
 ) -> None:
     until = decision.until_epoch or longest
     reached = len(trial.intermediate_values)
-    step = Step(order, trial.number, reached, until, {})
+    step = Step(order, trial.number, reached, until, decision.why)
     trial.user_attrs[DECISIONS] = [*trial.user_attrs.get(DECISIONS, []), step.to_json()]
     for epoch in range(reached, until):
         if not trace.see(float(curve[0][epoch]), float(curve[1][epoch])):

@@ -15,7 +15,7 @@ from benchmarks.searching.tasks import Floats, Task
 
 
 def with_optuna(
-    sampler: Callable[[int], optuna.samplers.BaseSampler], pruner: Callable[[], optuna.pruners.BasePruner]
+    sampler: Callable[[int], optuna.samplers.BaseSampler], pruner: Callable[[int], optuna.pruners.BasePruner]
 ) -> Method:
     """Optuna as its own documentation uses it: `ask`, `report`, `should_prune`, `tell`."""
 
@@ -23,7 +23,7 @@ def with_optuna(
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            study = optuna.create_study(direction="maximize", sampler=sampler(seed), pruner=pruner())
+            study = optuna.create_study(direction="maximize", sampler=sampler(seed), pruner=pruner(task.max_epochs))
         trace, used = Trace(), set[int]()
         while trace.spent < budget:
             began = time.perf_counter()
@@ -135,19 +135,21 @@ def _syne_space(task: Task) -> dict[str, Any]:
     return space.space
 
 
-def peers(max_epochs: int = 50) -> dict[str, Method]:
+def peers() -> dict[str, Method]:
     """All that are installed, by name."""
     samplers, pruners = optuna.samplers, optuna.pruners
     found = {
-        "optuna random": with_optuna(lambda s: samplers.RandomSampler(seed=s), pruners.NopPruner),
-        "optuna tpe": with_optuna(lambda s: samplers.TPESampler(seed=s), pruners.NopPruner),
-        "optuna tpe + median": with_optuna(lambda s: samplers.TPESampler(seed=s), pruners.MedianPruner),
-        "optuna tpe + halving": with_optuna(lambda s: samplers.TPESampler(seed=s), pruners.SuccessiveHalvingPruner),
+        "optuna random": with_optuna(lambda s: samplers.RandomSampler(seed=s), _without_pruner),
+        "optuna tpe": with_optuna(lambda s: samplers.TPESampler(seed=s), _without_pruner),
+        "optuna tpe + median": with_optuna(lambda s: samplers.TPESampler(seed=s), lambda _: pruners.MedianPruner()),
+        "optuna tpe + halving": with_optuna(
+            lambda s: samplers.TPESampler(seed=s), lambda _: pruners.SuccessiveHalvingPruner()
+        ),
         HYPERBAND: with_optuna(
             lambda s: samplers.TPESampler(seed=s),
-            lambda: pruners.HyperbandPruner(min_resource=1, max_resource=max_epochs),
+            lambda longest: pruners.HyperbandPruner(min_resource=1, max_resource=longest),
         ),
-        "optuna gp": with_optuna(lambda s: samplers.GPSampler(seed=s), pruners.NopPruner),
+        "optuna gp": with_optuna(lambda s: samplers.GPSampler(seed=s), _without_pruner),
     }
     if importlib.util.find_spec("syne_tune") is not None:
         found |= {
@@ -159,6 +161,10 @@ def peers(max_epochs: int = 50) -> dict[str, Method]:
 
 
 HYPERBAND = "optuna tpe + hyperband"
+
+
+def _without_pruner(_longest: int) -> optuna.pruners.BasePruner:
+    return optuna.pruners.NopPruner()
 
 
 def _syne(name: str) -> Callable[[dict[str, Any], int, int], Any]:

@@ -20,6 +20,11 @@ LCBENCH_DEVELOPMENT = (
     "3945", "7593", "34539", "126026", "167104", "167152", "167168", "167184", "167190",
     "167201", "168330", "168335", "168868", "168910", "189354", "189865", "189906",
 )  # fmt: skip
+LCBENCH_HELD_OUT = (
+    "126025", "126029", "146212", "167083", "167149", "167161", "167181", "167185", "167200",
+    "168329", "168331", "168908", "189862", "189866", "189873", "189905", "189908", "189909",
+)  # fmt: skip
+"""What no setting was chosen on."""
 N_REFERENCE = 4_000
 """Configurations among which the best of a surrogate's task is looked for."""
 
@@ -50,13 +55,18 @@ class Task:
         return min(1.0, (self.best - scored) / (self.best - self.worst))
 
 
-def tasks_in(folder: Path | None) -> list[Task]:
-    """Every task that the folder has curves of; the closed-form one without a folder."""
+def tasks_in(folder: Path | None, *, held_out: bool = False) -> list[Task]:
+    """Every task that the folder has curves of; the closed-form ones without a folder.
+
+    Args:
+        folder: of recorded curves.
+        held_out: those LCBench tasks that no setting was chosen on, instead of the others.
+    """
     if folder is None:
         return [closed_form(kind) for kind in ("smooth", "flat", "crossing")]
     found = [taskset(path) for path in sorted(folder.glob("taskset_*.npz"))]
     if (folder / "lcbench.onnx").exists():
-        found += lcbench(folder, LCBENCH_DEVELOPMENT)
+        found += lcbench(folder, LCBENCH_HELD_OUT if held_out else LCBENCH_DEVELOPMENT)
     found += [recorded(path) for path in sorted(folder.glob("faces_*.npz"))]
     return found
 

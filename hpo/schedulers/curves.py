@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from hpo.coordinates import Floats
-from hpo.schedulers.protocol import DIVERGED
+from hpo.schedulers.protocol import has_diverged
 from hpo.schedulers.surrogate import Rows
 from hpo.spec import StudySpec
 
 ROWS_A_TRIAL = 3
+BEST_SHARE, OTHERS_SHARE = 0.5, 0.25
+"""Of the rows that a model gets: the last ones of the best curves, of the others evenly, and the rest their past."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,7 @@ def curve_of(spec: StudySpec, trial: FrozenTrial, horizon: int) -> Curve:
     found = sign * np.array([v for _, v in sorted(trial.intermediate_values.items())], dtype=float)
     found = np.where(np.isfinite(found), found, -math.inf)
     values = found if spec.value == "last" else np.maximum.accumulate(found) if len(found) else found
-    diverged = trial.state == TrialState.PRUNED and str(trial.user_attrs.get("hpo.reason", "")).startswith(DIVERGED)
-    return Curve(trial, values, diverged, horizon)
+    return Curve(trial, values, has_diverged(trial), horizon)
 
 
 def rungs(horizon: int) -> list[int]:
@@ -90,9 +91,26 @@ def observations(
 
 
 def thinned(rows: Rows, n_most: int) -> Rows:
-    """Of each configuration the last few, the furthest first, as many as may be."""
+    """As many rows as may be, so that the model is blind to no part of the study.
+
+    Where they are too many: the last row of each of the best curves, of the others an even share, the worst included;
+    what is left goes to the row before the last, and the one before that, of the best.
+    """
     order = np.lexsort((-rows.times, rows.owners))
-    place = np.arange(len(order)) - np.searchsorted(rows.owners[order], rows.owners[order], side="left")
-    kept = order[place < ROWS_A_TRIAL]
-    furthest = kept[np.lexsort((rows.owners[kept], -rows.times[kept]))][:n_most]
-    return rows.at(np.sort(furthest))
+    age = np.arange(len(order)) - np.searchsorted(rows.owners[order], rows.owners[order], side="left")
+    kept = order[age < ROWS_A_TRIAL]
+    if len(kept) <= n_most:
+        return rows.at(np.sort(kept))
+    last = order[age == 0]
+    best_first = last[np.lexsort((-last, -rows.values[last]))]  # of equal ones the newest
+    n_best = min(len(last), int(BEST_SHARE * n_most))
+    others = best_first[n_best:]
+    n_others = min(len(others), int(OTHERS_SHARE * n_most))
+    evenly = others[np.linspace(0, len(others) - 1, n_others).round().astype(int)] if n_others else others
+    chosen = np.concatenate([best_first[:n_best], evenly])
+    place = np.empty(int(rows.owners.max()) + 1, np.int64)
+    place[rows.owners[best_first]] = np.arange(len(best_first))
+    past = order[(age > 0) & (age < ROWS_A_TRIAL)]
+    past_age = age[(age > 0) & (age < ROWS_A_TRIAL)]
+    past = past[np.lexsort((past_age, place[rows.owners[past]]))]
+    return rows.at(np.sort(np.concatenate([chosen, past[: n_most - len(chosen)]])))

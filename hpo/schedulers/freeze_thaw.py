@@ -49,7 +49,7 @@ WIDEN_SHARE = 0.5
 Never more than the longest trial has epochs: that is one full training.
 """
 MAX_ROWS = 200
-"""Rows that the model predicts from: each configuration's last three, the furthest first."""
+"""Rows that the model predicts from."""
 MAX_FIT_ROWS = 100
 N_ANYWHERE, N_NEAR, N_BEST, NEAR_WIDTH = 150, 60, 5, 0.1
 COST_WEIGHT = 0.5
@@ -89,14 +89,21 @@ class FreezeThawScheduler:
         """The next step: the likeliest to give a new best, or another of the first rung."""
         if reason := history.is_over():
             return Wait() if history.running() else Done(reason)
-        fixed = fixed_start(self.spec, history) if history.may_start() else None
-        if fixed is not None:
-            return _until(fixed, 1)
-        if finishing := self._finishing(history):
-            return finishing
-        first = self._first_rung(history)
-        if first is not None:
-            return first
+        decision = self._wanted(history)
+        if isinstance(decision, Done):
+            return self._finish(history) or decision
+        if isinstance(decision, Start | Continue):
+            return self._finish(history, besides=decision) or decision
+        return decision
+
+    def _wanted(self, history: History) -> Decision:
+        if history.may_start():
+            fixed = fixed_start(self.spec, history)
+            if fixed is not None:
+                return _until(fixed, 1)
+            first = self._first_rung(history)
+            if first is not None:
+                return first
         try:
             return self._modelled(history)
         except (np.linalg.LinAlgError, FloatingPointError) as error:
@@ -107,21 +114,22 @@ class FreezeThawScheduler:
             raise AssertionError("a specification with a pausing scheduler has max_epochs")
         return self.spec.max_epochs
 
-    def _finishing(self, history: History) -> Continue | None:
-        """The best trial to its end, when the budget just suffices for that."""
-        left, budget = history.epochs_left(), self.spec.n_epochs
-        if left is None or budget is None:
+    def _finish(self, history: History, besides: Start | Continue | None = None) -> Continue | None:
+        """The best trial to its end: when nothing else is to be done, or when that would take what this needs."""
+        curves = [c for c in self._curves(history) if c.n_epochs and not c.diverged]
+        best = max(curves, key=lambda c: (c.values[-1], -c.trial.number), default=None)
+        if best is None or best.trial.number not in history.paused or not math.isfinite(best.values[-1]):
             return None
-        best = max(
-            self._curves(history), key=lambda c: (c.values.max(initial=-math.inf), -c.trial.number), default=None
-        )
-        if best is None or best.trial.number not in history.paused or not best.n_epochs:
-            return None
-        needed = best.horizon - best.n_epochs
-        if needed < left or needed > FINISH_SHARE * budget:
-            return None
-        why = {"by": "finish", "value": float(best.values.max())}
-        return Continue(best.trial.number, best.n_epochs + min(needed, left), why)
+        left, needed = history.epochs_left(), best.horizon - best.n_epochs
+        if besides is not None:
+            if left is None or self.spec.n_epochs is None or needed > FINISH_SHARE * self.spec.n_epochs:
+                return None
+            reached = 0 if isinstance(besides, Start) else len(history.trials[besides.number].intermediate_values)
+            cost = (besides.until_epoch or self._longest()) - reached
+            if left - cost >= needed or (isinstance(besides, Continue) and besides.number == best.trial.number):
+                return None
+        why = {"by": "finish", "value": float(best.values[-1])}
+        return within_budget(Continue(best.trial.number, best.horizon, why), history)
 
     def _first_rung(self, history: History) -> Start | None:
         """The next of a wide first rung, if it is its turn."""
@@ -129,14 +137,15 @@ class FreezeThawScheduler:
         if history.n_trials is not None:
             width = min(width, history.n_trials)
         begun = sum(t.state not in {TrialState.FAIL, TrialState.WAITING} for t in history.trials)
-        if begun >= width or not history.may_start():
+        if begun >= width:
             return None
         if begun >= FIRST:
             chance = np.random.default_rng(derived_seed(self.spec.seed, len(history.steps), "widen")).random()
             if chance >= WIDEN_SHARE:
                 return None
         rng = np.random.default_rng(derived_seed(self.spec.seed, 0, "first rung"))
-        drawn = list(self._space()[1].spread(rng, width))[begun]
+        taken = sum(step.why.get("by") == "first rung" for step in history.steps)  # a failed one is not tried again
+        drawn = list(self._space()[1].spread(rng, width))[taken % width]
         return Start(_suggested(drawn), until_epoch=1, why={"by": "first rung"})
 
     def _space(self) -> tuple[Coordinates, Candidates]:
@@ -170,6 +179,12 @@ class FreezeThawScheduler:
         owners = np.array([c.curve for c in candidates], dtype=np.int64)
         mean, spread = posterior.predict(at, relative_time(ends, self._longest()), owners)
         chances = log_ndtr((mean - threshold) / spread)
+        if not history.may_start():
+            limits = relative_time(np.array([float(c.horizon) for c in candidates]), self._longest())
+            mean, spread = posterior.predict(at, limits, owners)
+            chance = math.exp(log_ndtr((mean - rows.values.max() - 10 ** THRESHOLDS[0]) / spread).max())
+            if chance < WORTH_GOING_ON:
+                return Wait() if history.running() else Done(f"no paused trial has a chance of {WORTH_GOING_ON:.0%}")
         scores = chances - COST_WEIGHT * np.log(self._costs(candidates, at, curves, points))
         order = np.argsort(-scores, kind="stable")
         best = int(order[0])
@@ -189,8 +204,6 @@ class FreezeThawScheduler:
     def _decided(
         self, history: History, curves: Sequence[Curve], chosen: _Candidate, why: Mapping[str, Any]
     ) -> Decision:
-        if not history.may_start() and why["chance"] < WORTH_GOING_ON:
-            return Wait() if history.running() else Done(f"no paused trial has a chance of {WORTH_GOING_ON:.0%}")
         if chosen.drawn is not None:
             return Start(_suggested(chosen.drawn), until_epoch=chosen.until, why=why)
         return within_budget(Continue(curves[chosen.curve].trial.number, chosen.until, why), history)

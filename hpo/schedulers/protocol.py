@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -108,6 +108,23 @@ def horizon(spec: StudySpec, params: Mapping[str, Any]) -> int | None:
     return min(known, default=None)
 
 
+def seconds_left(spec: StudySpec, trials: Sequence[FrozenTrial]) -> float:
+    """Device seconds of the budget that no trial has taken yet; infinite without a bound."""
+    bound = math.inf if spec.timeout_seconds is None else spec.timeout_seconds
+    return max(0.0, bound - math.fsum(t.user_attrs.get(SECONDS, 0.0) for t in trials))
+
+
+def has_diverged(trial: FrozenTrial) -> bool:
+    """Whether a trial was ended by a loss or a metric that was not finite."""
+    return trial.state == TrialState.PRUNED and str(trial.user_attrs.get("hpo.reason", "")).startswith(DIVERGED)
+
+
+def has_its_epochs(spec: StudySpec, trial: FrozenTrial) -> bool:
+    """Whether a trial without an owner is paused: it has what was decided, and its end is further away."""
+    until = pause_at(spec, trial)
+    return until is not None and len(trial.intermediate_values) >= until
+
+
 def pause_at(spec: StudySpec, trial: FrozenTrial) -> int | None:
     """With how many epochs a trial is to be paused, by the last decision about it; None where it goes to its end."""
     steps, longest = steps_of(trial), horizon(spec, trial.user_attrs.get("hpo.params", trial.params))
@@ -145,7 +162,8 @@ class History:
     @cached_property
     def steps(self) -> list[Step]:
         """Every decision that was carried out, in order."""
-        return sorted((s for t in self.trials for s in steps_of(t)), key=lambda s: s.order)
+        begun = (t for t in self.trials if t.state != TrialState.WAITING)
+        return sorted((s for t in begun for s in steps_of(t)), key=lambda s: s.order)
 
     def horizon(self, trial: FrozenTrial) -> int | None:
         """How many epochs a trial may have; None: unknown."""
@@ -167,7 +185,8 @@ class History:
         if self.spec.n_epochs is None:
             return None
         promised = {t.number: self.target(t) for t in self.running()}
-        used = sum(promised.get(t.number, len(t.intermediate_values)) for t in self.trials)
+        # An epoch in which a trial diverged is trained and not reported.
+        used = sum(promised.get(t.number, len(t.intermediate_values) + has_diverged(t)) for t in self.trials)
         return max(0, self.spec.n_epochs - used)
 
     def is_over(self) -> str | None:
@@ -179,15 +198,11 @@ class History:
             return f"all {self.spec.n_epochs} epochs are trained"
         return None
 
-    def seconds_left(self) -> float | None:
-        """Device seconds of the budget that no trial has taken yet; None for no bound."""
-        bound = self.spec.timeout_seconds
-        if bound is None:
-            return None
-        return max(0.0, bound - math.fsum(t.user_attrs.get(SECONDS, 0.0) for t in self.trials))
+
+_Timed = TypeVar("_Timed", Start, Continue)
 
 
-def within_budget(decision: Start | Continue, history: History) -> Start | Continue:
+def within_budget(decision: _Timed, history: History) -> _Timed:
     """The same decision, going no further than the budget of epochs."""
     left = history.epochs_left()
     if left is None:

@@ -201,7 +201,7 @@ def test_a_server_that_has_lost_everything_is_told_it_anew(client, outbox, templ
     for _ in range(3):
         delivered(outbox, tmp_path)
 
-    assert "MLflow no longer has this study" in caplog.text
+    assert "MLflow no longer has the run of the study" in caplog.text
     assert outbox.n_waiting() == 0
     assert steps(client, outbox) == [0, 1, 2]
 
@@ -227,3 +227,33 @@ def test_artifacts_that_were_deleted_are_not_taken_for_a_folder_that_was_moved(o
     delivered(outbox, tmp_path)
 
     assert "moved" not in caplog.text
+
+
+def test_params_that_mlflow_refuses_do_not_hold_up_a_new_server(client, template, tmp_path):
+    outbox = open_outbox(tmp_path / "outbox2", "s")
+    outbox.put(PARENT, "open", STUDY, once="open")
+    outbox.put("0", "open", {**OPEN, "params": {"lr (log)": 1}}, once="open")
+    outbox.put("0", "metrics", {"step": 0, "metrics": {"a": 0.5}}, once="epoch:0")
+    delivered(outbox, tmp_path)
+    assert steps(client, outbox) == [0]
+    (tmp_path / "mlflow.db").write_bytes(template.read_bytes())
+    outbox.put(PARENT, "tags", {"late": "tag"})
+
+    for _ in range(3):
+        delivered(outbox, tmp_path)
+
+    assert steps(client, outbox) == [0]
+
+
+def test_trials_belong_to_a_study_run_that_was_made_anew(client, outbox, tmp_path):
+    delivered(outbox, tmp_path)
+    before = outbox.run_id("0")
+    client.delete_run(outbox.run_id(PARENT))
+    outbox.put(PARENT, "tags", {"late": "tag"})
+
+    for _ in range(3):
+        delivered(outbox, tmp_path)
+
+    assert outbox.run_id("0") == before
+    assert client.get_run(before).data.tags["mlflow.parentRunId"] == outbox.run_id(PARENT)
+    assert steps(client, outbox) == [0, 1, 2]

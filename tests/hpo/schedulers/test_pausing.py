@@ -287,3 +287,53 @@ def test_the_scheduler_in_the_docs_works_as_it_stands():
     lengths = sorted(len(t.intermediate_values) for t in played.trials)
     assert lengths == [1] * 5 + [LONGEST]
     assert len(source.splitlines()) < 60
+
+
+def test_a_configuration_that_failed_is_not_proposed_again():
+    played = Played(spec(scheduler="freeze_thaw"))
+    for _ in range(6):
+        played.decide()
+        number = max(played.at_work)
+        played.at_work.pop(number)
+        played.trials[number].state = TrialState.FAIL
+
+    assert len({t.params["rate"] for t in played.trials}) == 6
+
+
+def test_epochs_in_which_trials_diverge_count_so_that_a_study_ends():
+    played = Played(spec(scheduler="freeze_thaw", n_epochs=12), value=lambda _p, _e: math.nan)
+
+    assert played.play() == "all 12 epochs are trained"
+    assert len(played.trials) == 12
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_study_with_a_budget_of_trials_ends_with_its_best_trained_to_the_end(seed):
+    def early(params, epoch):
+        return good(params, 3) - 0.01 * max(0, epoch - 3) if epoch else good(params, 0)
+
+    played = Played(spec(scheduler="freeze_thaw", n_epochs=None, seed=seed), early, n_trials=12)
+    played.play()
+
+    best = max(played.trials, key=lambda t: (max(t.intermediate_values.values()), -t.number))
+    assert best.state == TrialState.COMPLETE
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_study_with_a_budget_of_epochs_ends_with_its_best_trained_to_the_end(seed):
+    played = Played(spec(scheduler="freeze_thaw", n_epochs=100, seed=seed))
+    played.play()
+
+    # A better one may come up with the last epochs; what was best when 15 % were left was kept an end for.
+    complete = [max(t.intermediate_values.values()) for t in played.trials if t.state == TrialState.COMPLETE]
+    best = max(max(t.intermediate_values.values()) for t in played.trials)
+    assert complete
+    assert max(complete) > best - 0.05
+
+
+def test_choices_that_no_store_can_keep_are_refused():
+    from hpo.errors import UserError
+    from hpo.space import walk
+
+    with pytest.raises(UserError, match="layers has the choice"):
+        list(walk(lambda t: {"layers": t.suggest_categorical("layers", [[1, 2], [3]])}))
