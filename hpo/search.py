@@ -58,7 +58,9 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
             case _Over(reason, left_over):
                 ended = f"{PAUSED} when the study ended"
                 try:
-                    records.end_paused(left_over, ended, lambda number: finish(place, number), place.stopping)
+                    records.end_paused(
+                        left_over, ended, lambda number: finish(place, number), lambda: place.stopping.asked
+                    )
                 except LeaseLostError:
                     continue  # another worker ends them
                 return reason
