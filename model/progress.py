@@ -41,6 +41,8 @@ class Progress:
 
     def first(self, epochs: int) -> "Progress":
         """What there was after fewer epochs; without the best epoch's weights where that epoch came later."""
+        if epochs >= len(self.history):
+            return self
         history = self.history[:epochs]
         best_epoch = max(range(epochs), key=lambda epoch: (history[epoch][METRIC], -epoch))
         if best_epoch == self.best_epoch:
