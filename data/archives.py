@@ -124,6 +124,7 @@ def _readable(label: str, what: str) -> Iterator[None]:
         yield
     except EOFError:
         raise DataError(f"{label}: {what} is cut short; download it again") from None
+    # NotImplementedError is zipfile's word for a compression that it can't read.
     except (gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, zlib.error, NotImplementedError) as error:
         cut = isinstance(error, tarfile.ReadError) and "unexpected end" in str(error)
         raise DataError(

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from hpo.schedulers.protocol import PAUSED
+from hpo.schedulers.protocol import PAUSED, params_of
 from hpo.spec import StudySpec
-from hpo.tracked import params_of, ranking, run_name
+from hpo.tracked import ranking, run_name
 
 
 @dataclass(slots=True)

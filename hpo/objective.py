@@ -20,10 +20,10 @@ from optuna.trial import TrialState
 from hpo.errors import DiskFullError, UserError, disk_is_full
 from hpo.leases import Lease, Stopping, kept_alive
 from hpo.records import Records
-from hpo.schedulers.protocol import PAUSED, SECONDS, pause_at, seconds_left
+from hpo.schedulers.protocol import PAUSED, SECONDS, params_of, pause_at, seconds_left
 from hpo.seeds import configuration_seed, trial_seed
 from hpo.spec import Metrics, StudySpec, Trainer
-from hpo.tracked import finite, log_epoch, open_run, params_of
+from hpo.tracked import finite, log_epoch, open_run
 from hpo.whole import write_whole
 
 log = logging.getLogger(__name__)

@@ -17,11 +17,11 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.errors import LeaseLostError
 from hpo.leases import Lease, Leases
 from hpo.outbox import Outbox
-from hpo.schedulers.protocol import DROPPED, PAUSED, SECONDS, has_its_epochs
+from hpo.schedulers.protocol import DROPPED, PAUSED, SECONDS, has_its_epochs, params_of, trial_value
 from hpo.seeds import configuration_key
 from hpo.spec import StudySpec
 from hpo.storage import Store
-from hpo.tracked import StudyIdentity, end_run, log_best, params_of, put_artifact, rank, ranking, rest_run
+from hpo.tracked import StudyIdentity, end_run, log_best, put_artifact, rank, ranking, rest_run
 
 log = logging.getLogger(__name__)
 
@@ -248,13 +248,3 @@ def _size(folder: Path) -> int:
 
 def _worth(spec: StudySpec, value: float | None, number: int) -> tuple[float, int]:
     return (math.inf, number) if value is None else rank(spec, value, number)
-
-
-def trial_value(spec: StudySpec, trial: FrozenTrial) -> float | None:
-    """A trial's value: its best or its last epoch's, as the study says; None where it has no epoch."""
-    values = [trial.intermediate_values[epoch] for epoch in sorted(trial.intermediate_values)]
-    if not values:
-        return None
-    if spec.value == "last":
-        return values[-1]
-    return max(values) if spec.direction == "maximize" else min(values)

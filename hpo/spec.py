@@ -137,9 +137,14 @@ class StudySpec:
         if faults:
             raise SpecError(faults)
 
+    @property
+    def sign(self) -> float:
+        """What a value is multiplied by so that more is better."""
+        return 1.0 if self.direction == "maximize" else -1.0
+
     def better(self, value: float, other: float) -> bool:
         """Whether `value` is better than `other` in this study's direction."""
-        return value > other if self.direction == "maximize" else value < other
+        return self.sign * value > self.sign * other
 
 
 FIELDS = tuple(field.name for field in fields(StudySpec))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 from scipy.special import ndtri
 
-from hpo.schedulers.protocol import Step, steps_of
+from hpo.schedulers.protocol import Step, steps_of, trial_value
 from hpo.spec import StudySpec
 
 
@@ -38,19 +38,16 @@ def draw(spec: StudySpec, trials: Sequence[FrozenTrial]) -> bytes | None:
 
 
 def _came(spec: StudySpec, trial: FrozenTrial, step: Step) -> float | None:
-    """The value that a trial had when a step was over."""
-    seen = [v for epoch, v in sorted(trial.intermediate_values.items()) if step.until is None or epoch < step.until]
-    if step.until is not None and len(seen) < step.until:
-        return None
-    best = max if spec.direction == "maximize" else min
-    return (seen[-1] if spec.value == "last" else best(seen)) if seen else None
+    """The value that a trial had when a step was over; None where it never had the step's epochs."""
+    whole = step.until is None or len(trial.intermediate_values) >= step.until
+    return trial_value(spec, trial, step.until) if whole else None
 
 
 def _gantt(figure: Figure, axes: Axes, spec: StudySpec, trials: Sequence[FrozenTrial], steps: Sequence[Step]) -> None:
     values = [v for t in trials for v in t.intermediate_values.values()]
     colours = ScalarMappable(Normalize(min(values), max(values)), "viridis")
     spent, best, bests = 0, -np.inf, [(0.0, np.nan)]
-    sign = 1.0 if spec.direction == "maximize" else -1.0
+    sign = spec.sign
     for step in steps:
         trial = trials[step.number]
         seen = sorted(trial.intermediate_values.items())[step.start : step.until]
@@ -76,7 +73,7 @@ def _gantt(figure: Figure, axes: Axes, spec: StudySpec, trials: Sequence[FrozenT
 
 def _standings(spec: StudySpec, trials: Sequence[FrozenTrial], steps: Sequence[Step]) -> Iterator[tuple[Step, float]]:
     """What each step gave: its value's rank among those of all steps so far, as a normal quantile."""
-    sign = 1.0 if spec.direction == "maximize" else -1.0
+    sign = spec.sign
     known: list[float] = []
     for step in steps:
         came = _came(spec, trials[step.number], step)

@@ -15,7 +15,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.outbox import PARENT, Outbox
-from hpo.schedulers.protocol import PAUSED
+from hpo.schedulers.protocol import params_of, was_paused
 from hpo.spec import Metrics, Params, StudySpec
 from hpo.whole import write_whole
 
@@ -151,14 +151,9 @@ def ranking(spec: StudySpec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]
     return sorted(counted, key=lambda t: rank(spec, t.value or 0.0, t.number))
 
 
-def was_paused(trial: FrozenTrial) -> bool:
-    """Whether a trial was pruned only since its study had ended."""
-    return trial.state == TrialState.PRUNED and str(trial.user_attrs.get("hpo.reason", "")).startswith(PAUSED)
-
-
 def rank(spec: StudySpec, value: float, number: int) -> tuple[float, int]:
     """What trials are ordered by, best first."""
-    return (-value if spec.direction == "maximize" else value), number
+    return -spec.sign * value, number
 
 
 def leaderboard(spec: StudySpec, trials: Sequence[FrozenTrial]) -> str:
@@ -176,11 +171,6 @@ def leaderboard(spec: StudySpec, trials: Sequence[FrozenTrial]) -> str:
         epochs = len(t.intermediate_values)
         writer.writerow([rank, t.number, t.state.name, value, epochs, *(params.get(name, "") for name in names)])
     return stream.getvalue()
-
-
-def params_of(trial: FrozenTrial) -> dict[str, Any]:
-    """What the trainer gets for a trial, as the service kept it."""
-    return dict(trial.user_attrs.get("hpo.params", trial.params))
 
 
 def run_name(number: int, params: Params) -> str:

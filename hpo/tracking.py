@@ -189,9 +189,12 @@ class Tracker:
     def _send_open(self, run_id: str | None, items: list[Item]) -> None:
         run, payload = items[0].run, items[0].payload
         if run_id is None:
-            run_id = self._find(run) or self._create(payload, items[0].timestamp_ms)
-            if run != PARENT:
-                self._client.set_tag(run_id, "mlflow.parentRunId", self._parent_id())
+            parent = {} if run == PARENT else {"mlflow.parentRunId": self._parent_id()}
+            run_id = self._find(run)
+            if run_id is None:
+                run_id = self._create(payload, parent, items[0].timestamp_ms)
+            elif parent:  # it may be of a parent that is gone
+                self._client.set_tag(run_id, *next(iter(parent.items())))
             self.outbox.set_run_id(run, run_id, self.uri)
         params = [Param(name, str(value)[:_PARAM_LENGTH]) for name, value in payload["params"].items()]
         for start in range(0, len(params), _PARAMS_A_BATCH):
@@ -211,9 +214,8 @@ class Tracker:
         )
         return found[0].info.run_id if found else None
 
-    def _create(self, payload: Mapping[str, Any], timestamp_ms: int) -> str:
-        tags = dict(payload["tags"])
-        tags["mlflow.note.content"] = payload["note"]
+    def _create(self, payload: Mapping[str, Any], parent: Mapping[str, str], timestamp_ms: int) -> str:
+        tags = {**payload["tags"], **parent, "mlflow.note.content": payload["note"]}
         created = self._client.create_run(
             self._experiment(), start_time=timestamp_ms, tags=tags, run_name=payload["name"]
         )

@@ -50,6 +50,7 @@ def choose(device: str | None = None) -> Compute:
     try:
         chosen = torch.device(name)
         torch.empty(1, device=chosen)
+    # torch's words for: no such device, not built for CUDA, a kind of device that holds no tensors here.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         known = name.split(":")[0] in {"cuda", "mps", "cpu"}
         reason = str(error).splitlines()[0][:100] if known else "there are cuda, cuda:1 and so on, mps, cpu"

@@ -33,7 +33,6 @@ class Trace:
     decision_seconds: list[float] = field(default_factory=list)
     spent: int = 0
     _best: float = -math.inf
-    """Of what was seen."""
 
     def see(self, seen: float, scored: float) -> bool:
         """Take in an epoch; false where it diverged."""

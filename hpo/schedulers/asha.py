@@ -6,12 +6,12 @@ Source: Li et al. 2020 (A System for Massively Parallel Hyperparameter Tuning, a
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.schedulers.proposals import propose
-from hpo.schedulers.protocol import Continue, Decision, Done, History, Start, Wait, within_budget
+from hpo.schedulers.protocol import Continue, Decision, Done, History, Wait, within_budget
 from hpo.spec import StudySpec
 
 REDUCTION = 4
@@ -27,14 +27,14 @@ class AshaScheduler:
     def decide(self, history: History) -> Decision:
         """Promote what has earned it, from the highest rung down; else start; else bring the best to its end."""
         if reason := history.is_over():
-            return Wait() if history.running() else Done(reason)
+            return history.ended(reason)
         promoted = self._promotion(history)
         if promoted is not None:
             return within_budget(promoted, history)
         if history.may_start():
             started = propose(self.spec, history)
             if started is not None:
-                return Start(started.suggested, started.waiting, 1, {"by": "asha"})
+                return replace(started, until_epoch=1, why={"by": "asha"})
         if history.running():
             return Wait()
         return self._last(history)
@@ -61,8 +61,7 @@ class AshaScheduler:
     def _rank(self, trial: FrozenTrial, rung: int) -> tuple[float, int]:
         """What trials are ordered by at a rung, best first: the value at so many epochs, then the number."""
         seen: Sequence[float] = [v for _, v in sorted(trial.intermediate_values.items())][:rung]
-        sign = -1.0 if self.spec.direction == "maximize" else 1.0
-        signed = [sign * v if math.isfinite(v) else math.inf for v in seen]
+        signed = [-self.spec.sign * v if math.isfinite(v) else math.inf for v in seen]
         return (signed[-1] if self.spec.value == "last" else min(signed)), trial.number
 
 

@@ -36,8 +36,7 @@ class Curve:
 
 def curve_of(spec: StudySpec, trial: FrozenTrial, horizon: int) -> Curve:
     """A trial's curve."""
-    sign = 1.0 if spec.direction == "maximize" else -1.0
-    found = sign * np.array([v for _, v in sorted(trial.intermediate_values.items())], dtype=float)
+    found = spec.sign * np.array([v for _, v in sorted(trial.intermediate_values.items())], dtype=float)
     found = np.where(np.isfinite(found), found, -math.inf)
     values = found if spec.value == "last" else np.maximum.accumulate(found) if len(found) else found
     return Curve(trial, values, has_diverged(trial), horizon)

@@ -9,7 +9,7 @@ MFPI-random of Rakotoarison et al. 2024 (in-context freeze-thaw Bayesian optimiz
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -31,7 +31,6 @@ from hpo.schedulers.protocol import (
     History,
     Start,
     Suggested,
-    Wait,
     horizon,
     within_budget,
 )
@@ -88,24 +87,25 @@ class FreezeThawScheduler:
     def decide(self, history: History) -> Decision:
         """The next step: the likeliest to give a new best, or another of the first rung."""
         if reason := history.is_over():
-            return Wait() if history.running() else Done(reason)
-        decision = self._wanted(history)
+            return history.ended(reason)
+        curves = self._curves(history)
+        decision = self._wanted(history, curves)
         if isinstance(decision, Done):
-            return self._finish(history) or decision
+            return self._finish(history, curves) or decision
         if isinstance(decision, Start | Continue):
-            return self._finish(history, besides=decision) or decision
+            return self._finish(history, curves, besides=decision) or decision
         return decision
 
-    def _wanted(self, history: History) -> Decision:
+    def _wanted(self, history: History, curves: Sequence[Curve]) -> Decision:
         if history.may_start():
             fixed = fixed_start(self.spec, history)
             if fixed is not None:
-                return _until(fixed, 1)
+                return replace(fixed, until_epoch=1, why={"by": "enqueued"})
             first = self._first_rung(history)
             if first is not None:
                 return first
         try:
-            return self._modelled(history)
+            return self._modelled(history, curves)
         except (np.linalg.LinAlgError, FloatingPointError) as error:
             return _said(AshaScheduler(self.spec).decide(history), f"the model fails ({error}): asha decides")
 
@@ -114,10 +114,12 @@ class FreezeThawScheduler:
             raise AssertionError("a specification with a pausing scheduler has max_epochs")
         return self.spec.max_epochs
 
-    def _finish(self, history: History, besides: Start | Continue | None = None) -> Continue | None:
+    def _finish(
+        self, history: History, curves: Sequence[Curve], besides: Start | Continue | None = None
+    ) -> Continue | None:
         """The best trial to its end: when nothing else is to be done, or when that would take what this needs."""
-        curves = [c for c in self._curves(history) if c.n_epochs and not c.diverged]
-        best = max(curves, key=lambda c: (c.values[-1], -c.trial.number), default=None)
+        seen = [c for c in curves if c.n_epochs and not c.diverged]
+        best = max(seen, key=lambda c: (c.values[-1], -c.trial.number), default=None)
         if best is None or best.trial.number not in history.paused or not math.isfinite(best.values[-1]):
             return None
         left, needed = history.epochs_left(), best.horizon - best.n_epochs
@@ -136,7 +138,7 @@ class FreezeThawScheduler:
         width = max(FIRST, min(FIRST_RUNG, self._longest()))
         if history.n_trials is not None:
             width = min(width, history.n_trials)
-        begun = sum(t.state not in {TrialState.FAIL, TrialState.WAITING} for t in history.trials)
+        begun = history.n_started()
         if begun >= width:
             return None
         if begun >= FIRST:
@@ -158,8 +160,7 @@ class FreezeThawScheduler:
         seen = [t for t in history.trials if t.state not in {TrialState.FAIL, TrialState.WAITING}]
         return [curve_of(self.spec, t, history.horizon(t) or self._longest()) for t in seen]
 
-    def _modelled(self, history: History) -> Decision:
-        curves = self._curves(history)
+    def _modelled(self, history: History, curves: Sequence[Curve]) -> Decision:
         coordinates, _ = self._space()
         points = coordinates.encode([c.trial.params for c in curves])
         rows = observations(curves, points, self._longest())
@@ -170,7 +171,7 @@ class FreezeThawScheduler:
         rng = np.random.default_rng(derived_seed(self.spec.seed, len(history.steps), "decision"))
         candidates = [*self._paused(history, curves), *self._new(history, curves, rng)]
         if not candidates:
-            return Wait() if history.running() else Done("every trial is at its end")
+            return history.ended("every trial is at its end")
         new = coordinates.encode([c.drawn.suggested for c in candidates if c.drawn is not None])
         at = np.concatenate([points[[c.curve for c in candidates if c.drawn is None]], new])
         reach = math.exp(rng.uniform(0, math.log(max(2, self._longest()))))
@@ -184,7 +185,7 @@ class FreezeThawScheduler:
             mean, spread = posterior.predict(at, limits, owners)
             chance = math.exp(log_ndtr((mean - rows.values.max() - 10 ** THRESHOLDS[0]) / spread).max())
             if chance < WORTH_GOING_ON:
-                return Wait() if history.running() else Done(f"no paused trial has a chance of {WORTH_GOING_ON:.0%}")
+                return history.ended(f"no paused trial has a chance of {WORTH_GOING_ON:.0%}")
         scores = chances - COST_WEIGHT * np.log(self._costs(candidates, at, curves, points))
         order = np.argsort(-scores, kind="stable")
         best = int(order[0])
@@ -273,15 +274,5 @@ def _suggested(drawn: Drawn) -> Suggested:
     return Suggested(drawn.suggested, drawn.distributions, drawn.params)
 
 
-def _until(start: Start, until: int) -> Start:
-    return Start(start.suggested, start.waiting, until, {"by": "enqueued"})
-
-
 def _said(decision: Decision, note: str) -> Decision:
-    match decision:
-        case Start(suggested, waiting, until, why):
-            return Start(suggested, waiting, until, {**why, "note": note})
-        case Continue(number, until, why):
-            return Continue(number, until, {**why, "note": note})
-        case Wait() | Done():
-            return decision
+    return replace(decision, why={**decision.why, "note": note}) if isinstance(decision, Start | Continue) else decision

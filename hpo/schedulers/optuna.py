@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hpo.schedulers.proposals import propose
-from hpo.schedulers.protocol import Continue, Decision, Done, History, Wait, within_budget
+from hpo.schedulers.protocol import Continue, Decision, History, within_budget
 from hpo.spec import StudySpec
 
 
@@ -16,14 +16,12 @@ class OptunaScheduler:
     def decide(self, history: History) -> Decision:
         """Start trials until the budget is met."""
         if reason := history.is_over():
-            return Wait() if history.running() else Done(reason)
+            return history.ended(reason)
         if history.paused:  # the budget of epochs was met amid them, and has grown
             return within_budget(Continue(min(history.paused)), history)
         started = propose(self.spec, history) if history.may_start() else None
         if started is not None:
             return within_budget(started, history)
-        if history.running():
-            return Wait()
-        return Done(
+        return history.ended(
             "every cell of the grid is done" if history.may_start() else f"all {history.n_trials} trials are done"
         )

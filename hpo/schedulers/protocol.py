@@ -108,6 +108,21 @@ def horizon(spec: StudySpec, params: Mapping[str, Any]) -> int | None:
     return min(known, default=None)
 
 
+def params_of(trial: FrozenTrial) -> dict[str, Any]:
+    """What the trainer gets for a trial, as the service kept it."""
+    return dict(trial.user_attrs.get("hpo.params", trial.params))
+
+
+def trial_value(spec: StudySpec, trial: FrozenTrial, n_epochs: int | None = None) -> float | None:
+    """A trial's value after its first `n_epochs` (all by default): its best or its last epoch's; None without any."""
+    values = [trial.intermediate_values[epoch] for epoch in sorted(trial.intermediate_values)][:n_epochs]
+    if not values:
+        return None
+    if spec.value == "last":
+        return values[-1]
+    return max(values) if spec.direction == "maximize" else min(values)
+
+
 def seconds_left(spec: StudySpec, trials: Sequence[FrozenTrial]) -> float:
     """Device seconds of the budget that no trial has taken yet; infinite without a bound."""
     bound = math.inf if spec.timeout_seconds is None else spec.timeout_seconds
@@ -116,7 +131,16 @@ def seconds_left(spec: StudySpec, trials: Sequence[FrozenTrial]) -> float:
 
 def has_diverged(trial: FrozenTrial) -> bool:
     """Whether a trial was ended by a loss or a metric that was not finite."""
-    return trial.state == TrialState.PRUNED and str(trial.user_attrs.get("hpo.reason", "")).startswith(DIVERGED)
+    return _was_pruned_as(DIVERGED, trial)
+
+
+def was_paused(trial: FrozenTrial) -> bool:
+    """Whether a trial was pruned only since its study had ended."""
+    return _was_pruned_as(PAUSED, trial)
+
+
+def _was_pruned_as(words: str, trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.PRUNED and str(trial.user_attrs.get("hpo.reason", "")).startswith(words)
 
 
 def has_its_epochs(spec: StudySpec, trial: FrozenTrial) -> bool:
@@ -127,7 +151,7 @@ def has_its_epochs(spec: StudySpec, trial: FrozenTrial) -> bool:
 
 def pause_at(spec: StudySpec, trial: FrozenTrial) -> int | None:
     """With how many epochs a trial is to be paused, by the last decision about it; None where it goes to its end."""
-    steps, longest = steps_of(trial), horizon(spec, trial.user_attrs.get("hpo.params", trial.params))
+    steps, longest = steps_of(trial), horizon(spec, params_of(trial))
     until = steps[-1].until if steps else None
     return None if until is None or (longest is not None and until >= longest) else until
 
@@ -167,11 +191,15 @@ class History:
 
     def horizon(self, trial: FrozenTrial) -> int | None:
         """How many epochs a trial may have; None: unknown."""
-        return horizon(self.spec, trial.user_attrs.get("hpo.params", trial.params))
+        return horizon(self.spec, params_of(trial))
 
     def running(self) -> list[FrozenTrial]:
         """Trials that are being trained."""
         return [t for t in self.trials if t.state == TrialState.RUNNING and t.number not in self.paused]
+
+    def ended(self, reason: str) -> Wait | Done:
+        """The study is at its end as soon as no trial runs any more."""
+        return Wait() if self.running() else Done(reason)
 
     def target(self, trial: FrozenTrial) -> int:
         """Epochs that a running trial will have when its step ends, if nothing ends it before."""
