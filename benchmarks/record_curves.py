@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--epochs", type=int, default=20, metavar="R")
     found.add_argument("--seeds", type=int, default=2, metavar="S")
     found.add_argument("--device", metavar="D")
+    found.add_argument("--processes", type=int, default=1, metavar="N", help="at a time; they share the device")
     return found
 
 
@@ -88,25 +89,41 @@ def _train(
     kept: Path,
     done: dict[tuple[int, int], dict[str, Any]],
 ) -> None:
+    from multiprocessing import get_context
+
     from rich.progress import track
 
-    from model.trainer import FaceTrainer
-
-    trainer = FaceTrainer(_faces(quick=options.quick), device=options.device, pool_stride=2, checkpoint_seconds=1e9)
-    with kept.open("a") as out:
-        for configuration, seed in track(missing, "recording"):
-            params = {k: v for k, v in configurations[configuration].items() if k != "learning_rate_scale"}
-            with tempfile.TemporaryDirectory() as folder:
-                epochs = list(trainer.train(params, seed=seed, workdir=Path(folder)))
-            row = {
-                "configuration": configuration,
-                "seed": seed,
-                "val_accuracy": [m["val_accuracy"] for m in epochs],
-                "epoch_seconds": [m["epoch_seconds"] for m in epochs],
-            }
-            done[configuration, seed] = row
+    jobs = [(c, s, {k: v for k, v in configurations[c].items() if k != "learning_rate_scale"}) for c, s in missing]
+    with (
+        kept.open("a") as out,
+        get_context("spawn").Pool(options.processes, _begin, (options.quick, options.device)) as pool,
+    ):
+        for row in track(pool.imap_unordered(_recorded, jobs), "recording", total=len(jobs)):
+            done[row["configuration"], row["seed"]] = row
             out.write(json.dumps(row) + "\n")
             out.flush()
+
+
+_state: dict[str, Any] = {}
+"""A process's trainer: made once, not for every configuration."""
+
+
+def _begin(quick: bool, device: str | None) -> None:  # noqa: FBT001  a pool passes it by place
+    from model.trainer import FaceTrainer
+
+    _state["trainer"] = FaceTrainer(_faces(quick=quick), device=device, pool_stride=2, checkpoint_seconds=1e9)
+
+
+def _recorded(job: tuple[int, int, dict[str, Any]]) -> dict[str, Any]:
+    configuration, seed, params = job
+    with tempfile.TemporaryDirectory() as folder:
+        epochs = list(_state["trainer"].train(params, seed=seed, workdir=Path(folder)))
+    return {
+        "configuration": configuration,
+        "seed": seed,
+        "val_accuracy": [m["val_accuracy"] for m in epochs],
+        "epoch_seconds": [m["epoch_seconds"] for m in epochs],
+    }
 
 
 def _faces(*, quick: bool) -> "Faces":
