@@ -218,9 +218,10 @@ class Records:
                 log.warning("trial %d: can't go on from trial %d (%s)", trial.number, longest.number, error)
 
     def _drop_checkpoints(self) -> None:
-        """Let go of paused trials' checkpoints that are over the study's cap: of the worst first. They can be rebuilt.
+        """Let go of what paused trials keep on the disk beyond the study's cap: of the worst first. It can be rebuilt.
 
-        Of what a trial may be continued from only time is lost: the same params and seed give the same epochs.
+        Only time is lost: the same params and seed give the same epochs. Trials that would be among the best if the
+        study ended now keep their weights.
         """
         cap = self.spec.checkpoint_bytes
         if cap is None:
@@ -228,15 +229,23 @@ class Records:
         with self.store.lock():
             trials = self.trials()
             paused = [n for n in self.resting(trials) if has_its_epochs(self.spec, trials[n])]
-            sizes = {n: size for n in paused if (size := _size(self.folder / str(n) / "checkpoints"))}
-            values = {n: trial_value(self.spec, trials[n]) for n in sizes}
+            values = {n: trial_value(self.spec, trials[n]) for n in paused}
+            best_first = self._best_first([(n, value) for n, value in values.items() if value is not None])
+            best = set(best_first[: self.spec.keep_weights])
+            parts = {n: self._droppable(n, best=n in best) for n in paused}
+            sizes = {n: size for n, folders in parts.items() if (size := sum(map(_size, folders)))}
             worst_first = sorted(sizes, key=lambda n: _worth(self.spec, values[n], n), reverse=True)
             for number in worst_first:
                 if sum(sizes.values()) <= cap:
                     return
                 del sizes[number]
                 self._set(trials[number]._trial_id, DROPPED, len(trials[number].intermediate_values))  # noqa: SLF001
-                shutil.rmtree(self.folder / str(number) / "checkpoints", ignore_errors=True)
+                for folder in parts[number]:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _droppable(self, number: int, *, best: bool) -> list[Path]:
+        checkpoints = self.folder / str(number) / "checkpoints"
+        return [checkpoints] if best else [checkpoints, self._weights(number)]
 
     def _weights(self, number: int) -> Path:
         return self.folder / str(number) / "weights"

@@ -99,8 +99,8 @@ class StudySpec:
         seed: of the whole study.
         retries: how often a trial that raised is run again before it counts as failed.
         keep_weights: how many of the best trials keep their weights, here and in MLflow.
-        checkpoint_bytes: most bytes that checkpoints of paused trials may take; None for no bound. What is over is let
-            go of, and trained again if it is needed.
+        checkpoint_bytes: most bytes that paused trials may keep on the disk; None for no bound. What is over is let go
+            of, and trained again if it is needed; the weights of the best few stay.
         reuse_epochs: whether trials that differ in `epochs` alone share their seed and their training: the longer goes
             on from the other's checkpoints, which stay.
         step_cost: what a scheduler weighs a step by.

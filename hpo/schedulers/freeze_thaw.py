@@ -10,7 +10,6 @@ MFPI-random of Rakotoarison et al. 2024 (in-context freeze-thaw Bayesian optimiz
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from hpo.coordinates import Coordinates, Floats, Ints
 from hpo.draws import Candidates, Drawn, Draws
 from hpo.schedulers.asha import AshaScheduler
 from hpo.schedulers.curves import Curve, curve_of, observations, relative_time, rungs, thinned
+from hpo.schedulers.pool import N_BEST, Pool, configuration
 from hpo.schedulers.proposals import fixed_start
 from hpo.schedulers.protocol import (
     DROPPED,
@@ -50,7 +50,6 @@ Never more than the longest trial has epochs: that is one full training.
 MAX_ROWS = 200
 """Rows that the model predicts from."""
 MAX_FIT_ROWS = 100
-N_ANYWHERE, N_NEAR, N_BEST, NEAR_WIDTH = 150, 60, 5, 0.1
 COST_WEIGHT = 0.5
 """How much a step's cost counts: the logarithm of the chance is lowered by this times that of the cost."""
 THRESHOLDS = (-2.0, -0.3)
@@ -82,7 +81,7 @@ class FreezeThawScheduler:
     """Where new configurations come from; the study's space by default."""
     _fits: dict[tuple[int, bytes], Floats] = field(default_factory=dict)
     """A memory, not a state: a fit is a function of the rows that it was made from."""
-    _spaces: list[tuple[Coordinates, Candidates]] = field(default_factory=list)
+    _spaces: list[tuple[Coordinates, Candidates, Pool]] = field(default_factory=list)
 
     def decide(self, history: History) -> Decision:
         """The next step: the likeliest to give a new best, or another of the first rung."""
@@ -148,12 +147,15 @@ class FreezeThawScheduler:
         rng = np.random.default_rng(derived_seed(self.spec.seed, 0, "first rung"))
         taken = sum(step.why.get("by") == "first rung" for step in history.steps)  # a failed one is not tried again
         drawn = list(self._space()[1].spread(rng, width))[taken % width]
+        if configuration(drawn.suggested) in {configuration(t.params) for t in history.trials}:
+            return None  # a space of a few choices
         return Start(_suggested(drawn), until_epoch=1, why={"by": "first rung"})
 
-    def _space(self) -> tuple[Coordinates, Candidates]:
+    def _space(self) -> tuple[Coordinates, Candidates, Pool]:
         if not self._spaces:
+            coordinates = Coordinates(self.spec.suggest, frozenset({"epochs"}))
             draws = self.draws or Draws(self.spec.suggest)
-            self._spaces.append((Coordinates(self.spec.suggest, frozenset({"epochs"})), draws))
+            self._spaces.append((coordinates, draws, Pool(self.spec.seed, draws, coordinates)))
         return self._spaces[0]
 
     def _curves(self, history: History) -> list[Curve]:
@@ -161,7 +163,7 @@ class FreezeThawScheduler:
         return [curve_of(self.spec, t, history.horizon(t) or self._longest()) for t in seen]
 
     def _modelled(self, history: History, curves: Sequence[Curve]) -> Decision:
-        coordinates, _ = self._space()
+        coordinates, _, _ = self._space()
         points = coordinates.encode([c.trial.params for c in curves])
         rows = observations(curves, points, self._longest())
         if rows is None or np.ptp(rows.values) == 0:
@@ -169,11 +171,12 @@ class FreezeThawScheduler:
         posterior = Posterior(thinned(rows, MAX_ROWS), self._theta(history, curves, points))
         posterior = _with_pending(posterior, history, curves, points, self._longest())
         rng = np.random.default_rng(derived_seed(self.spec.seed, len(history.steps), "decision"))
-        candidates = [*self._paused(history, curves), *self._new(history, curves, rng)]
+        paused = list(self._paused(history, curves))
+        new, new_points = self._new(history, curves)
+        candidates = [*paused, *new]
         if not candidates:
             return history.ended("every trial is at its end")
-        new = coordinates.encode([c.drawn.suggested for c in candidates if c.drawn is not None])
-        at = np.concatenate([points[[c.curve for c in candidates if c.drawn is None]], new])
+        at = np.concatenate([points[[c.curve for c in paused]], new_points])
         reach = math.exp(rng.uniform(0, math.log(max(2, self._longest()))))
         threshold = float(rows.values.max()) + 10 ** rng.uniform(*THRESHOLDS)
         ends = np.array([min(c.n_epochs + reach, c.horizon) for c in candidates])
@@ -216,14 +219,15 @@ class FreezeThawScheduler:
                 lost = int(curve.trial.user_attrs.get(DROPPED, 0))
                 yield _Candidate(i, curve.n_epochs, curve.horizon, until, until - curve.n_epochs + lost)
 
-    def _new(self, history: History, curves: Sequence[Curve], rng: np.random.Generator) -> Iterator[_Candidate]:
+    def _new(self, history: History, curves: Sequence[Curve]) -> tuple[list[_Candidate], Floats]:
+        """What may be started, and its points."""
+        coordinates, _, pool = self._space()
         if not history.may_start():
-            return
-        _, draws = self._space()
+            return [], coordinates.encode([])
         best = sorted(curves, key=lambda c: (-c.values.max(initial=-math.inf), c.trial.number))[:N_BEST]
-        near = [draws.near(rng, c.trial.params, N_NEAR // N_BEST, NEAR_WIDTH) for c in best]
-        for drawn in chain(draws.anywhere(rng, N_ANYWHERE), *near):
-            yield _Candidate(-1, 0, horizon(self.spec, drawn.params) or self._longest(), 1, 1, drawn)
+        drawn, points = pool.at(len(history.steps), [c.trial for c in best], history.trials)
+        horizons = [horizon(self.spec, one.params) or self._longest() for one in drawn]
+        return [_Candidate(-1, 0, h, 1, 1, one) for one, h in zip(drawn, horizons, strict=True)], points
 
     def _costs(self, candidates: Sequence[_Candidate], at: Floats, curves: Sequence[Curve], points: Floats) -> Floats:
         """What each candidate's step costs: epochs, or seconds as a linear model of those seen predicts them."""

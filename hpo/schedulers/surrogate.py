@@ -3,11 +3,13 @@
 Covariance of two observations (x, t), (x', t'), with t = log(epoch) / log(R) in [0, 1]:
 
     scale · M52(x, x') · T(t, t')  +  offset · [same configuration] · T(t, t')  +  noise · [same observation]
+      +  1 + t · t'
     T(t, t') = 0.3 + 0.7 · M32(t, t')
 
 M52 is Matérn 5/2 with a length for each coordinate, M32 Matérn 3/2. So configurations that are alike have curves that
-are alike, and a curve's own level, once seen, stays with it. The idea of freezing and thawing on such a model: Swersky,
-Snoek, Adams 2014, arXiv:1406.3896.
+are alike, and a curve's own level, once seen, stays with it. The last two terms are a straight line in t that all
+curves share, of no known level or slope: they rise. The idea of freezing and thawing on such a model: Swersky, Snoek,
+Adams 2014, arXiv:1406.3896.
 """
 
 import math
@@ -78,6 +80,7 @@ def fit(rows: Rows) -> Floats:
     same = (rows.owners[:, None] == rows.owners[None, :]).astype(float)
     target = rows.values
     eye = np.eye(len(target))
+    line = 1 + rows.times[:, None] * rows.times[None, :]
 
     def cost(theta: Floats) -> tuple[float, Floats]:
         inverse_squares = np.exp(-2 * theta[:n_columns])
@@ -89,7 +92,7 @@ def fit(rows: Rows) -> Floats:
         aging = np.exp(-age)
         alike = _FLOOR + (1 - _FLOOR) * (1 + age) * aging
         shared, own = scale * near * alike, offset * same * alike
-        lower = cholesky(shared + own + (noise + _JITTER) * eye, lower=True, check_finite=False)
+        lower = cholesky(shared + own + line + (noise + _JITTER) * eye, lower=True, check_finite=False)
         inverse = cho_solve((lower, True), eye, check_finite=False)
         weights = inverse @ target
         standing = (theta - means) / spreads
@@ -138,7 +141,7 @@ class Posterior:
         across = self._covariance(points * self._inverse_lengths, times, owners)  # [m, n]
         mean = across @ self._weights
         solved = solve_triangular(self._lower, across.T, lower=True, check_finite=False)
-        variance = self._scale + self._offset - np.einsum("ij,ij->j", solved, solved)
+        variance = self._scale + self._offset + 1 + times**2 - np.einsum("ij,ij->j", solved, solved)
         return mean, np.sqrt(np.maximum(variance, 1e-10))
 
     def given(self, more: Rows) -> "Posterior":
@@ -154,5 +157,6 @@ class Posterior:
         age = math.sqrt(3) / self._time * np.abs(times[:, None] - self._rows.times[None, :])
         alike = _FLOOR + (1 - _FLOOR) * (1 + age) * np.exp(-age)
         same = (owners[:, None] == self._rows.owners[None, :]) & (owners[:, None] >= 0)
-        together: Floats = (self._scale * near + self._offset * same) * alike
+        line = 1 + times[:, None] * self._rows.times[None, :]
+        together: Floats = (self._scale * near + self._offset * same) * alike + line
         return together

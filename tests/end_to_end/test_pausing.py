@@ -89,15 +89,23 @@ def test_an_optuna_study_keeps_a_budget_of_epochs_exactly_too(tmp_path):
     assert [len(t.intermediate_values) for t in trials(tmp_path, "toy")] == [8, 8, 8, 6]
 
 
-def test_checkpoints_of_paused_trials_stay_under_their_cap(tmp_path):
+def test_what_paused_trials_keep_stays_under_its_cap_but_for_the_best_ones_weights(tmp_path):
     keep = (
-        "(Path(workdir) / 'checkpoints').mkdir(exist_ok=True); "
-        "(Path(workdir) / 'checkpoints' / 'state').write_bytes(bytes(1000))"
+        "[((Path(workdir) / f).mkdir(exist_ok=True), (Path(workdir) / f / 'state').write_bytes(bytes(1000))) "
+        "for f in ('checkpoints', 'weights')]; "
+        "others = [f.stat().st_size for f in Path(workdir).parent.glob('*/*/state') if f.parents[1] != Path(workdir)]; "
+        "print(sum(others), file=open('kept', 'a'))"
     )
-    fields = "scheduler='freeze_thaw', max_epochs=8, n_epochs=30, checkpoint_bytes=3500"
+    fields = "scheduler='freeze_thaw', max_epochs=8, n_epochs=30, checkpoint_bytes=3500, keep_weights=1"
     study = write_toy(tmp_path, trials=40, epochs=8, inject=keep, fields=fields)
 
     done = run(tmp_path, "--study", str(study))
 
     assert done.returncode == 0, done.stderr
     assert any("hpo.dropped_epochs" in t.user_attrs for t in trials(tmp_path, "toy"))
+    assert 3000 <= max(map(int, (tmp_path / "kept").read_text().split())) <= 3500 + 1000
+    assert [f.parent.name for f in (tmp_path / "trials" / "toy").glob("*/weights")] == [str(best(tmp_path))]
+
+
+def best(folder):
+    return max((t for t in trials(folder, "toy") if t.value is not None), key=lambda t: t.value).number

@@ -337,3 +337,18 @@ def test_choices_that_no_store_can_keep_are_refused():
 
     with pytest.raises(UserError, match="layers has the choice"):
         list(walk(lambda t: {"layers": t.suggest_categorical("layers", [[1, 2], [3]])}))
+
+
+def test_a_space_of_a_few_choices_is_tried_once_each_and_then_done():
+    def few(trial):
+        return {
+            "kind": trial.suggest_categorical("kind", ["a", "b", "c"]),
+            "depth": trial.suggest_int("depth", 1, 2),
+            "rate": 0.1,
+        }
+
+    played = Played(spec(scheduler="freeze_thaw", suggest=few, n_epochs=500))
+
+    assert played.play() == "every trial is at its end"
+    tried = [tuple(t.params.items()) for t in played.trials]
+    assert len(tried) == len(set(tried)) == 6
