@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 OURS = "auto"
 ASHA = "promoting asha + tpe"
 FULL_TRAININGS = 20
-PACKAGES = ("optuna", "numpy", "scipy", "syne-tune", "onnxruntime")
+PACKAGES = ("optuna", "numpy", "scipy", "syne-tune", "smac", "ray", "onnxruntime")
 QUICK = {
     "taskset": ("imdb_patch32_GRU64_avg_bs128",), "lcbench": ("167168", "189865"), "faces": (),
     "closed_form": ("smooth", "flat", "crossing"),
@@ -40,13 +40,17 @@ QUICK = {
 
 def methods() -> "dict[str, Method]":
     """Every method that can run here, by name."""
-    from benchmarks.searching.methods import doubling, ours, screen
+    from benchmarks.searching.fidelities import fidelity_peers
+    from benchmarks.searching.methods import NO_CHECKPOINTS, doubling, ours, screen
     from benchmarks.searching.peers import peers
 
     return {
         OURS: ours("auto"),
         ASHA: ours("asha"),
         **peers(),
+        **fidelity_peers(),
+        f"{OURS}{NO_CHECKPOINTS}": ours("auto", checkpoints=False),
+        f"{ASHA}{NO_CHECKPOINTS}": ours("asha", checkpoints=False),
         "one-epoch screen": screen(16),
         "successive doubling": doubling(16),
     }
@@ -186,10 +190,12 @@ def _cell(key: Key) -> "tuple[Key, Cell]":
 
 
 def _ratios(cells: "list[Cell]") -> dict[str, float]:
+    from benchmarks.searching.methods import is_hypothetical
     from benchmarks.searching.peers import HYPERBAND
     from benchmarks.searching.tables import by_method, cost_ratio, regrets
 
     found: dict[str, float] = {}
+    cells = [c for c in cells if not is_hypothetical(c.method)]
     for family in sorted({c.family for c in cells}):
         mine = [c for c in cells if c.family == family]
         table = regrets(mine)

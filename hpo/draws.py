@@ -104,9 +104,9 @@ class Draws:
 
     def anywhere(self, rng: np.random.Generator, n: int) -> Iterator[Drawn]:
         """See `Candidates`."""
+        places = _stream(rng.random)
         for _ in range(n):
-            places = iter(rng.random(64).tolist())  # one call for all params: it is asked by the hundred
-            yield self._draw(lambda _, scale, places=places: scale.value(next(places, rng.random())))  # type: ignore[misc]
+            yield self._draw(lambda _, scale: scale.value(next(places)))
 
     def spread(self, rng: np.random.Generator, n: int) -> Iterator[Drawn]:
         """See `Candidates`: a Latin hypercube over the names as they come up (McKay et al. 1979).
@@ -131,15 +131,22 @@ class Draws:
 
     def near(self, rng: np.random.Generator, around: Mapping[str, Any], n: int, width: float) -> Iterator[Drawn]:
         """See `Candidates`."""
+        places, moves = _stream(rng.random), _stream(rng.standard_normal)
+        known: dict[tuple[str, int], float | None] = {}
 
         def take(name: str, scale: Scale) -> Any:
-            if name not in around or not scale.holds(around[name]):
-                return scale.value(rng.random())
+            key = name, id(scale)
+            if key not in known:
+                held = name in around and scale.holds(around[name])
+                known[key] = None if not held else scale.place(around[name]) if scale.choices is None else 0.0
+            place = known[key]
+            if place is None:
+                return scale.value(next(places))
             if scale.choices is not None:
-                return around[name] if rng.random() > width else scale.value(rng.random())
-            if rng.random() < _KEPT_SHARE:
+                return around[name] if next(places) > width else scale.value(next(places))
+            if next(places) < _KEPT_SHARE:
                 return around[name]
-            return scale.value(_reflected(scale.place(around[name]) + width * rng.standard_normal()))
+            return scale.value(_reflected(place + width * next(moves)))
 
         for _ in range(n):
             yield self._draw(take)
@@ -185,6 +192,12 @@ class _Trial:
             self.suggested[name] = self._take(name, scale)
             self.distributions[name] = scale.distribution
         return self.suggested[name]
+
+
+def _stream(draw: Callable[[int], NDArray[np.float64]]) -> Iterator[float]:
+    """Numbers without end, drawn many at a time: they are asked for by the thousand."""
+    while True:
+        yield from draw(256).tolist()
 
 
 def _reflected(place: float) -> float:

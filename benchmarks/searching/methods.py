@@ -14,7 +14,7 @@ from benchmarks.searching.tasks import Floats, Task
 from hpo.draws import Drawn, Draws
 from hpo.schedulers.freeze_thaw import FreezeThawScheduler
 from hpo.schedulers.named import make_scheduler
-from hpo.schedulers.protocol import DECISIONS, Continue, Done, History, Start, Step
+from hpo.schedulers.protocol import DECISIONS, DROPPED, Continue, Done, History, Start, Step
 from hpo.spec import StudySpec
 
 
@@ -58,8 +58,24 @@ class _Unused:
         raise NotImplementedError
 
 
-def ours(scheduler: Any, **fields: Any) -> Method:
-    """One of this project's schedulers, asked as the service asks it."""
+FREE_RESUME, NO_CHECKPOINTS = ", free resume", ", no checkpoints"
+"""Appended to the names of methods as nobody runs them: a peer that may go on with what it has trained, ours that may
+not. They tell what the method saves from what the checkpoint saves."""
+
+
+def is_hypothetical(name: str) -> bool:
+    """Whether it is there only to tell the two apart."""
+    return name.endswith((FREE_RESUME, NO_CHECKPOINTS))
+
+
+def ours(scheduler: Any, *, checkpoints: bool = True, **fields: Any) -> Method:
+    """One of this project's schedulers, asked as the service asks it.
+
+    Args:
+        scheduler: its name.
+        checkpoints: without them a trial that goes on trains its first epochs again, and the scheduler knows.
+        fields: of the study.
+    """
 
     def run(task: Task, seed: int, budget: int) -> Trace:
         trace, trials, curves, used = Trace(), list[FrozenTrial](), list[tuple[Floats, Floats]](), set[int]()
@@ -90,7 +106,11 @@ def ours(scheduler: Any, **fields: Any) -> Method:
             else:
                 assert isinstance(decision, Done), decision
                 return trace
+            if not checkpoints:
+                trace.spent += len(trial.intermediate_values)
             _carry_out(trace, trial, curves[trial.number], decision, task.max_epochs, sum(map(_n_steps, trials)))
+            if not checkpoints:
+                trial.user_attrs[DROPPED] = len(trial.intermediate_values)
 
     return run
 

@@ -1,9 +1,11 @@
 """New configurations for a model to choose among: some from anywhere, some near the best, nearer and nearer.
 
-Drawing from a define-by-run space costs more than judging what was drawn, so that a draw serves several decisions.
+Drawing from a define-by-run space costs more than judging what was drawn, so that what is from anywhere serves several
+decisions. What is near the best is new each time: that is where a peak is climbed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,12 @@ from hpo.draws import Candidates, Drawn
 from hpo.seeds import derived_seed
 
 N_ANYWHERE = 400
-N_BEST, N_NEAR = 5, 24
+N_BEST, N_NEAR = 5, 16
 """So many near each of the best, for each of ..."""
 NEAR_WIDTHS = (0.2, 0.1, 0.05)
 """... these shares of every param's range: a peak is looked for widely, then climbed."""
 DECISIONS = 10
-"""How many decisions in a row a draw serves."""
+"""How many decisions in a row what is from anywhere serves."""
 
 
 _Keyed = tuple[tuple[tuple[str, Any], ...], Drawn, Floats]
@@ -33,8 +35,7 @@ class Pool:
 
     def __init__(self, seed: int, draws: Candidates, coordinates: Coordinates) -> None:
         self._seed, self._draws, self._coordinates = seed, draws, coordinates
-        self._round = -1
-        self._drawn: dict[int, list[_Keyed]] = {}
+        self._anywhere: tuple[int, list[_Keyed]] = -1, []
 
     def at(
         self, decision: int, best: Sequence[FrozenTrial], tried: Sequence[FrozenTrial]
@@ -46,31 +47,25 @@ class Pool:
             best: trials to look around.
             tried: all trials.
         """
-        if decision // DECISIONS != self._round:
-            self._round, self._drawn = decision // DECISIONS, {}
-        parts = [self._part(None), *(self._part(trial) for trial in best)]
-        drawn = {key: (one, point) for part in parts for key, one, point in part}
+        turn = decision // DECISIONS
+        if turn != self._anywhere[0]:
+            self._anywhere = turn, self._keyed(self._draws.anywhere(self._rng(turn, "anywhere"), N_ANYWHERE))
+        rng = self._rng(decision, "near")
+        near = [self._draws.near(rng, t.params, N_NEAR, width) for t in best for width in NEAR_WIDTHS]
+        drawn = {key: (one, point) for key, one, point in (*self._anywhere[1], *self._keyed(chain(*near)))}
         for trial in tried:
             drawn.pop(configuration(trial.params), None)
         if not drawn:  # a space of a few choices, all tried
             return [], self._coordinates.encode([])
         return [one for one, _ in drawn.values()], np.array([point for _, point in drawn.values()])
 
-    def _part(self, around: FrozenTrial | None) -> list[_Keyed]:
-        key = -1 if around is None else around.number
-        if key not in self._drawn:
-            rng = np.random.default_rng(derived_seed(self._seed, self._round, f"pool {key}"))
-            drawn = list(self._draw(around, rng))
-            points = self._coordinates.encode([one.suggested for one in drawn])
-            self._drawn[key] = [(configuration(o.suggested), o, p) for o, p in zip(drawn, points, strict=True)]
-        return self._drawn[key]
+    def _rng(self, number: int, stream: str) -> np.random.Generator:
+        return np.random.default_rng(derived_seed(self._seed, number, stream))
 
-    def _draw(self, around: FrozenTrial | None, rng: np.random.Generator) -> Iterator[Drawn]:
-        if around is None:
-            yield from self._draws.anywhere(rng, N_ANYWHERE)
-            return
-        for width in NEAR_WIDTHS:
-            yield from self._draws.near(rng, around.params, N_NEAR, width)
+    def _keyed(self, drawn: Iterable[Drawn]) -> list[_Keyed]:
+        them = list(drawn)
+        points = self._coordinates.encode([one.suggested for one in them])
+        return [(configuration(one.suggested), one, point) for one, point in zip(them, points, strict=True)]
 
 
 def configuration(suggested: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -108,4 +108,4 @@ def test_what_paused_trials_keep_stays_under_its_cap_but_for_the_best_ones_weigh
 
 
 def best(folder):
-    return max((t for t in trials(folder, "toy") if t.value is not None), key=lambda t: t.value).number
+    return max((t.value, t.number) for t in trials(folder, "toy") if t.value is not None)[1]

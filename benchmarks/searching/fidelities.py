@@ -1,0 +1,148 @@
+"""Peers that ask for a configuration's value at more epochs again: SMAC3; and Ray Tune's ASHA, which only stops."""
+
+import importlib.util
+import math
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.searching.methods import FREE_RESUME, Method, Trace
+from benchmarks.searching.tasks import Floats, Task
+
+
+def with_smac(*, free_resume: bool) -> Method:
+    """SMAC3's multi-fidelity facade (random forest, Hyperband from 1 epoch to the longest), by its `ask` and `tell`.
+
+    A configuration that it asks for again, for more epochs, trains from its first epoch, as its users' functions do.
+
+    Args:
+        free_resume: it goes on from where it was instead.
+    """
+
+    def run(task: Task, seed: int, budget: int) -> Trace:
+        from smac import MultiFidelityFacade, Scenario
+        from smac.runhistory.dataclasses import TrialValue
+
+        with tempfile.TemporaryDirectory() as folder:
+            scenario = Scenario(
+                _configuration_space(task, seed), deterministic=True, n_trials=100_000, seed=seed, min_budget=1,
+                max_budget=task.max_epochs, output_directory=Path(folder),
+            )  # fmt: skip
+            smac = MultiFidelityFacade(scenario, _never_called, logging_level=40, overwrite=True)
+            trace, used, known = Trace(), set[int](), dict[Any, tuple[Floats, Floats]]()
+            reached: dict[Any, int] = {}
+            while trace.spent < budget:
+                began = time.perf_counter()
+                info = smac.ask()
+                trace.decision_seconds.append(time.perf_counter() - began)
+                if info.config not in known:
+                    _, row, seen, scored = task.curve(dict(info.config), used)
+                    used |= set() if row is None else {row}
+                    known[info.config] = (seen, scored)
+                seen, scored = known[info.config]
+                until = max(1, round(info.budget or task.max_epochs))
+                start = reached.get(info.config, 0) if free_resume else 0
+                for epoch in range(start, until):
+                    if trace.spent >= budget or not trace.see(float(seen[epoch]), float(scored[epoch])):
+                        break
+                reached[info.config] = until
+                best = float(np.max(np.where(np.isfinite(seen[:until]), seen[:until], -math.inf)))
+                smac.tell(info, TrialValue(cost=-best if math.isfinite(best) else -task.worst), save=False)
+        return trace
+
+    return run
+
+
+def _never_called(config: Any, seed: int, budget: float) -> float:
+    raise NotImplementedError
+
+
+def _configuration_space(task: Task, seed: int) -> Any:
+    from ConfigSpace import CategoricalHyperparameter, ConfigurationSpace
+    from ConfigSpace import UniformFloatHyperparameter as Real
+    from ConfigSpace import UniformIntegerHyperparameter as Whole
+
+    found: list[Any] = []
+
+    def real(name: str, low: float, high: float, *, log: bool = False) -> float:
+        found.append(Real(name, low, high, log=log))
+        return low
+
+    def whole(name: str, low: int, high: int, *, log: bool = False) -> int:
+        found.append(Whole(name, low, high, log=log))
+        return low
+
+    def choice(name: str, choices: Any) -> Any:
+        found.append(CategoricalHyperparameter(name, choices))
+        return choices[0]
+
+    task.suggest(SimpleNamespace(suggest_float=real, suggest_int=whole, suggest_categorical=choice))
+    space = ConfigurationSpace(seed=seed)
+    space.add(found)
+    return space
+
+
+def ray_asha(task: Task, seed: int, budget: int) -> Trace:
+    """Ray Tune's ASHA with its defaults, and its random search: the scheduler is asked as its controller asks it."""
+    from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
+    space = _ray_space(task)
+    rng = np.random.RandomState(seed)
+    asha = AsyncHyperBandScheduler("epoch", "value", "max", max_t=task.max_epochs, grace_period=1)
+    trace, used, number = Trace(), set[int](), 0
+    while trace.spent < budget:
+        began = time.perf_counter()
+        suggested = {name: domain.sample(random_state=rng) for name, domain in space.items()}
+        trace.decision_seconds.append(time.perf_counter() - began)
+        _, row, seen, scored = task.curve(suggested, used)
+        used |= set() if row is None else {row}
+        trial: Any = SimpleNamespace(trial_id=str(number))
+        number += 1
+        asha.on_trial_add(None, trial)  # type: ignore[arg-type]
+        best = -math.inf
+        for epoch in range(len(seen)):
+            if trace.spent >= budget or not trace.see(float(seen[epoch]), float(scored[epoch])):
+                asha.on_trial_error(None, trial)  # type: ignore[arg-type]
+                break
+            best = max(best, float(seen[epoch]))
+            result = {"epoch": epoch + 1, "value": best}
+            if asha.on_trial_result(None, trial, result) != TrialScheduler.CONTINUE:  # type: ignore[arg-type]
+                break
+    return trace
+
+
+def _ray_space(task: Task) -> Mapping[str, Any]:
+    from ray import tune
+
+    found: dict[str, Any] = {}
+
+    def real(name: str, low: float, high: float, *, log: bool = False) -> float:
+        found[name] = (tune.loguniform if log else tune.uniform)(low, high)
+        return low
+
+    def whole(name: str, low: int, high: int, *, log: bool = False) -> int:
+        found[name] = (tune.lograndint if log else tune.randint)(low, high + 1)
+        return low
+
+    def choice(name: str, choices: Any) -> Any:
+        found[name] = tune.choice(list(choices))
+        return choices[0]
+
+    task.suggest(SimpleNamespace(suggest_float=real, suggest_int=whole, suggest_categorical=choice))
+    return found
+
+
+def fidelity_peers() -> dict[str, Method]:
+    """All that are installed, by name."""
+    found: dict[str, Method] = {}
+    if importlib.util.find_spec("ray") is not None:
+        found["ray tune asha"] = ray_asha
+    if importlib.util.find_spec("smac") is not None:
+        found["smac3 multi-fidelity"] = with_smac(free_resume=False)
+        found[f"smac3 multi-fidelity{FREE_RESUME}"] = with_smac(free_resume=True)
+    return found
