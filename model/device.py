@@ -1,5 +1,6 @@
 """Where and how a network computes: device, memory layout and precision, decided in this one place."""
 
+import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -15,11 +16,15 @@ class Compute:
         device: where tensors live.
         memory_format: of activations and convolution weights.
         autocast: precision of the forward pass; None for float32. Weights are float32 always.
+        captures: whether a training step is captured as a CUDA graph and runs fused kernels.
+        validation_batch: images at a time in validation.
     """
 
     device: torch.device
     memory_format: torch.memory_format
     autocast: torch.dtype | None
+    captures: bool = False
+    validation_batch: int = 256
 
     def forward_context(self) -> AbstractContextManager[object]:
         """What a forward pass runs under."""
@@ -57,7 +62,9 @@ def choose(device: str | None = None) -> Compute:
         raise ValueError(f"device {name!r} can't be used here ({reason}); leave --device out, or use cpu") from None
     if chosen.type == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Compute(chosen, torch.channels_last, torch.bfloat16 if bf16 else None)
+        torch.backends.cudnn.benchmark = True  # shapes are few, and each is run thousands of times
+        captures = importlib.util.find_spec("triton") is not None  # comes with torch, but on Windows
+        return Compute(chosen, torch.channels_last, torch.bfloat16 if bf16 else None, captures, validation_batch=1_024)
     if chosen.type == "cpu":
         return Compute(chosen, torch.channels_last, None)
     return Compute(chosen, torch.contiguous_format, None)

@@ -53,7 +53,7 @@ class EmotionCNN(nn.Module):
         self, dropout: float, pool_stride: int = 1, image_size: int = 48, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        self.pool_stride = pool_stride
+        self.pool_stride, self.image_size = pool_stride, image_size
         self.convolutions = nn.ModuleList()
         self.norms = nn.ModuleList()
         n_in, size = 1, image_size

@@ -29,13 +29,32 @@ class Kind:
     state_tensors: int
     constants: dict[str, Any]
 
-    def make(self, weights: "Iterable[Parameter]", learning_rate: float, weight_decay: float) -> "Optimizer":
-        """An optimizer of these weights."""
+    def make(
+        self, weights: "Iterable[Parameter]", learning_rate: float, weight_decay: float, *, captured: bool = False
+    ) -> "Optimizer":
+        """An optimizer of these weights, all updated in one pass.
+
+        Args:
+            weights: to update.
+            learning_rate: of the first update.
+            weight_decay: an L2 penalty, or as the optimizer has it.
+            captured: whether its steps are captured as a CUDA graph, with the learning rate as a tensor.
+        """
         import torch.optim
 
         kind = getattr(torch.optim, self.name)
-        made: Optimizer = kind(weights, lr=learning_rate, weight_decay=weight_decay, foreach=True, **self.constants)
+        how = _CAPTURED[self.name] if captured else {"foreach": True}
+        made: Optimizer = kind(weights, lr=learning_rate, weight_decay=weight_decay, **how, **self.constants)
         return made
+
+
+_CAPTURED = {
+    "SGD": {"fused": True},
+    "Adam": {"fused": True, "capturable": True},
+    "AdamW": {"fused": True, "capturable": True},
+    "RMSprop": {"foreach": True, "capturable": True},
+}
+"""What lets each be captured: SGD has no `capturable` but needs none when fused, RMSprop has no `fused`."""
 
 
 OPTIMIZERS = {

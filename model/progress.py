@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model import optimizers
 from model.checkpoint import Payload
-from model.training import TrainingState
+from model.steps import TrainingState
 
 METRIC = "val_accuracy"
 """Whose highest epoch gives the best weights."""

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,8 @@ from model.evaluation import accuracy, macro_f1
 from model.hyperparameters import Hyperparameters, missing_names, unknown_names
 from model.network import EmotionCNN, build_network, n_weights
 from model.progress import Progress, restore, snapshot
-from model.training import DeviceFaces, Stop, TrainingState, step, train_epochs, validate
+from model.steps import DeviceFaces, Stop, TrainingState, make_steps
+from model.training import train_epochs, validate
 
 log = logging.getLogger(__name__)
 
@@ -218,16 +219,17 @@ class FaceTrainer:
         }
 
     def estimate(self, params: Mapping[str, Any]) -> dict[str, float]:
-        """What an epoch takes (`epoch_seconds`, from two real steps on a small batch) and a checkpoint (`bytes`)."""
+        """What an epoch takes (`epoch_seconds`, from two real steps) and a checkpoint (`bytes`)."""
         hyperparameters = Hyperparameters(**params)
+        most = 16 if self.compute.device.type == "cpu" else hyperparameters.batch_size  # there a large batch takes long
+        n_rows = min(hyperparameters.batch_size, len(self._training.labels), most)
+        hyperparameters = replace(hyperparameters, batch_size=n_rows)
         state = self._fresh(hyperparameters, seed=0)
-        n_rows = min(hyperparameters.batch_size, len(self._training.labels), 16)
-        rows = torch.arange(n_rows, device=self.compute.device)
+        steps, order = make_steps(state, self._training, hyperparameters, self.compute), torch.arange(n_rows)
         seconds = math.inf
         for _ in range(2):  # the first also allocates
             began = time.perf_counter()
-            loss, _ = step(state.network, state.optimizer, self._training, rows, self.compute)
-            float(loss)  # wait for the device
+            steps.epoch(order, never)
             seconds = min(seconds, time.perf_counter() - began)
         # Validation is a forward pass: about a third of a step.
         n_images = len(self._training.labels) + len(self._validation.labels) / 3
@@ -248,10 +250,15 @@ class FaceTrainer:
     def _fresh(self, hyperparameters: Hyperparameters, seed: int) -> TrainingState:
         masks = self.compute.generator(stream_seed(seed, "dropout"))
         network = self._network(hyperparameters.dropout, seed=seed, masks=masks)
-        make = optimizers.OPTIMIZERS[hyperparameters.optimizer].make
+        kind = optimizers.OPTIMIZERS[hyperparameters.optimizer]
         return TrainingState(
             network=network,
-            optimizer=make(network.parameters(), hyperparameters.learning_rate, hyperparameters.weight_decay),
+            optimizer=kind.make(
+                network.parameters(),
+                hyperparameters.learning_rate,
+                hyperparameters.weight_decay,
+                captured=self.compute.captures,
+            ),
             shuffling=torch.Generator().manual_seed(stream_seed(seed, "shuffling")),
             masks=masks,
         )

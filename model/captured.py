@@ -1,0 +1,122 @@
+"""An epoch's steps on a CUDA device: one step is captured as a graph, and replayed for every batch.
+
+A small network's step is a hundred launches of kernels that take microseconds each: launched one by one from Python the
+device waits most of the time. All that changes from step to step (which images, learning rate, dropout masks) lies in
+tensors on the device and is counted on there, so that nothing is compiled or captured anew within a trial, and the host
+reads the device once an epoch. The last batch of an epoch may be smaller: it is run step by step, by the same function.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model import fused
+from model.device import Compute
+from model.hyperparameters import Hyperparameters
+from model.steps import DeviceFaces, Stop, Sums, TrainingState
+
+CAPTURE_FROM = 30
+"""Steps that a trial must have left for a capture, which costs some ten, to be worth it."""
+_WARM_UP = 3
+
+
+class CapturedSteps:
+    """Steps of one trial, from its state on; see `steps.Steps`."""
+
+    def __init__(
+        self, state: TrainingState, faces: DeviceFaces, hyperparameters: Hyperparameters, compute: Compute
+    ) -> None:
+        device = compute.device
+        self._state, self._faces, self._hyperparameters = state, faces, hyperparameters
+        self._dtype = compute.autocast or torch.float32
+        self._p = torch.tensor(hyperparameters.dropout, dtype=torch.float32, device=device)
+        self._rate = torch.tensor(hyperparameters.learning_rate, dtype=torch.float32, device=device)
+        for group in state.optimizer.param_groups:
+            group["lr"] = self._rate
+        self._order = torch.zeros(len(faces.labels), dtype=torch.int64, device=device)
+        self._batch = torch.arange(hyperparameters.batch_size, device=device)
+        self._cursor = torch.zeros((), dtype=torch.int64, device=device)
+        self._updates = torch.tensor(float(state.updates), device=device)
+        # Masks are a function of the trial's seed and the number of updates: what goes on needs no other state.
+        self._seed = torch.tensor(state.masks.initial_seed() + state.updates, dtype=torch.int64, device=device)
+        self._loss_sum = torch.zeros((), device=device)
+        self._hits = torch.zeros((), dtype=torch.int64, device=device)
+        n_left = (hyperparameters.epochs - state.epoch) * (len(faces.labels) // hyperparameters.batch_size)
+        self._graph = self._captured() if n_left >= CAPTURE_FROM else None
+
+    def epoch(self, order: Tensor, stop: Stop) -> Sums | None:
+        """Train on the images `order` int64 [n], batch by batch; None where it was stopped."""
+        size, n_images = self._hyperparameters.batch_size, len(order)
+        self._order[:n_images].copy_(order, non_blocking=True)
+        for counter in (self._cursor, self._loss_sum, self._hits):
+            counter.zero_()
+        for start in range(0, n_images, size):
+            if stop():
+                return None
+            if self._graph is not None and start + size <= n_images:
+                self._graph.replay()
+            else:
+                self._step(self._order[start : min(start + size, n_images)])
+            self._state.updates += 1
+        return Sums(float(self._loss_sum), int(self._hits))
+
+    def _next(self) -> None:
+        """The step on the batch at the cursor."""
+        rows = self._order[self._cursor + self._batch]
+        self._cursor += self._hyperparameters.batch_size
+        self._step(rows)
+
+    def _step(self, rows: Tensor) -> None:
+        network, optimizer = self._state.network, self._state.optimizer
+        self._rate.copy_(self._hyperparameters.learning_rate / (1 + self._hyperparameters.lr_decay * self._updates))
+        labels = self._faces.labels[rows]
+        optimizer.zero_grad(set_to_none=True)
+        inputs = fused.patches(self._faces.images, rows, self._faces.mean, self._faces.std, self._dtype)
+        logits = fused.logits(network, inputs, self._p, self._seed)  # [B, K]
+        loss = functional.cross_entropy(logits, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        self._loss_sum += loss.detach() * len(rows)
+        self._hits += (logits.detach().argmax(1) == labels).sum()
+        self._updates += 1
+        self._seed += 1
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        """A graph of `_next`; weights, optimizer and counters are afterwards as they were before."""
+        before = [(tensor, tensor.clone()) for tensor in self._changing()]
+        known = {id(tensor) for tensor, _ in before}
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # lazy state is made here, not in the graph
+            for _ in range(_WARM_UP):
+                self._next()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=_pool()):
+            self._next()
+        with torch.no_grad():
+            for tensor, value in before:
+                tensor.copy_(value)
+            for tensor in self._changing():
+                if id(tensor) not in known:
+                    tensor.zero_()  # the optimizer's, which it had not made yet: all begin with zeros
+        return graph
+
+    def _changing(self) -> Iterator[Tensor]:
+        yield from self._state.network.state_dict(keep_vars=True).values()
+        for state in self._state.optimizer.state.values():
+            yield from (value for value in state.values() if isinstance(value, Tensor))
+        yield from (self._cursor, self._updates, self._seed, self._loss_sum, self._hits)
+
+
+_pools: list[Any] = []
+
+
+def _pool() -> Any:
+    """One memory pool for all graphs of the process: only one is alive at a time."""
+    if not _pools:
+        _pools.append(torch.cuda.graph_pool_handle())
+    return _pools[0]

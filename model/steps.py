@@ -1,0 +1,122 @@
+"""The steps of an epoch: what a trial's training is made of, and how they are run on each kind of device.
+
+Legend: N images, B batch, S image size, K classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from model.device import Compute
+from model.evaluation import Confusion
+from model.hyperparameters import Hyperparameters
+from model.network import N_CLASSES, EmotionCNN
+from model.optimizers import decayed, set_learning_rate
+
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFaces:
+    """Images of one split on the device: uint8 [N, S, S], labels int64 [N], and the normalisation of their values."""
+
+    images: Tensor
+    labels: Tensor
+    mean: float
+    std: float
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """Everything that changes while a network trains.
+
+    Attributes:
+        epoch: the epoch to train next, from 0.
+        updates: optimizer steps so far.
+        shuffling: CPU generator of the order of images.
+        masks: generator of the dropout masks, on the device.
+    """
+
+    network: EmotionCNN
+    optimizer: Optimizer
+    shuffling: torch.Generator
+    masks: torch.Generator
+    epoch: int = 0
+    updates: int = 0
+    confusion: Confusion = field(default_factory=lambda: np.zeros((N_CLASSES, N_CLASSES), np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Of an epoch's training: the images' losses, and how many were hit."""
+
+    loss: float
+    hits: int
+
+
+class Steps(Protocol):
+    """Runs the steps of one trial, from its state on."""
+
+    def epoch(self, order: Tensor, stop: Stop) -> Sums | None:
+        """Train on the images `order` int64 [n], batch by batch; None where it was stopped.
+
+        `stop` is asked before every batch. The last batch may be smaller: every image counts.
+        """
+        ...
+
+
+def make_steps(state: TrainingState, faces: DeviceFaces, hyperparameters: Hyperparameters, compute: Compute) -> Steps:
+    """The fastest steps there are for a device; all do the same."""
+    if compute.captures:
+        from model.captured import CapturedSteps  # triton is there with a CUDA build of torch only
+
+        return CapturedSteps(state, faces, hyperparameters, compute)
+    return PlainSteps(state, faces, hyperparameters, compute)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainSteps:
+    """Steps as PyTorch's own operators run them."""
+
+    state: TrainingState
+    faces: DeviceFaces
+    hyperparameters: Hyperparameters
+    compute: Compute
+
+    def epoch(self, order: Tensor, stop: Stop) -> Sums | None:
+        """See `Steps`. Reads the device once, at the end."""
+        order = order.to(self.compute.device)
+        loss_sum = torch.zeros((), device=self.compute.device)
+        hits = torch.zeros((), dtype=torch.int64, device=self.compute.device)
+        hyperparameters, optimizer = self.hyperparameters, self.state.optimizer
+        for rows in torch.split(order, hyperparameters.batch_size):
+            if stop():
+                return None
+            rate = decayed(hyperparameters.learning_rate, hyperparameters.lr_decay, self.state.updates)
+            set_learning_rate(optimizer, rate)
+            loss, batch_hits = step(self.state.network, optimizer, self.faces, rows, self.compute)
+            self.state.updates += 1
+            loss_sum += loss * len(rows)
+            hits += batch_hits
+        return Sums(float(loss_sum), int(hits))
+
+
+def step(
+    network: EmotionCNN, optimizer: Optimizer, faces: DeviceFaces, rows: Tensor, compute: Compute
+) -> tuple[Tensor, Tensor]:
+    """One update on the images `rows` int64 [B]; gives the batch's mean loss and number of hits, both 0-d."""
+    labels = faces.labels[rows]
+    images = compute.normalised(faces.images[rows], faces.mean, faces.std)  # [B, 1, S, S]
+    optimizer.zero_grad(set_to_none=True)
+    with compute.forward_context():
+        logits = network(images)  # [B, K]
+        loss = functional.cross_entropy(logits.float(), labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
