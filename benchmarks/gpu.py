@@ -4,7 +4,7 @@ python benchmarks/gpu.py --data fer2013.npz --json gpu.json
 python benchmarks/gpu.py --quick
 
 Needs torch and numpy alone (and triton, which a CUDA build of torch brings). Every figure stands beside the plain
-path's, PyTorch's own operators one after another, in the same run. Without a GPU `--quick` runs the plain path at toy size.
+path's, PyTorch's own operators one after another, in the same run. Without a GPU `--quick` runs that at toy size.
 """
 
 import argparse
@@ -138,7 +138,7 @@ def _rate(trainer: FaceTrainer, params: Hyperparameters, compute: Compute) -> tu
 
 
 def _script(faces: Faces, params: Hyperparameters, device: torch.device) -> float:
-    """Images per second of the loop that users write: a DataLoader of eight processes, float32, `.item()` every step."""
+    """Images per second of what users write: a DataLoader of eight processes, float32, `.item()` every step."""
     from torch.utils.data import DataLoader, TensorDataset
 
     images = torch.from_numpy(faces.images[faces.splits["train"]]).unsqueeze(1).float().div(255)

@@ -7,7 +7,6 @@ reads the device once an epoch. The last batch of an epoch may be smaller: it is
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,7 +85,7 @@ class CapturedSteps:
 
     def _captured(self) -> torch.cuda.CUDAGraph:
         """A graph of `_next`; weights, optimizer and counters are afterwards as they were before."""
-        before = [(tensor, tensor.clone()) for tensor in self._changing()]
+        before = [(tensor, tensor.detach().clone()) for tensor in self._changing()]
         known = {id(tensor) for tensor, _ in before}
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
@@ -94,8 +93,9 @@ class CapturedSteps:
             for _ in range(_WARM_UP):
                 self._next()
         torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.empty_cache()  # what an earlier trial's graph had for its own is given back only by this
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=_pool()):
+        with torch.cuda.graph(graph):
             self._next()
         with torch.no_grad():
             for tensor, value in before:
@@ -110,13 +110,3 @@ class CapturedSteps:
         for state in self._state.optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
         yield from (self._cursor, self._updates, self._seed, self._loss_sum, self._hits)
-
-
-_pools: list[Any] = []
-
-
-def _pool() -> Any:
-    """One memory pool for all graphs of the process: only one is alive at a time."""
-    if not _pools:
-        _pools.append(torch.cuda.graph_pool_handle())
-    return _pools[0]

@@ -1,0 +1,99 @@
+"""The fused kernels against PyTorch's own operators, in Triton's interpreter: no GPU needed."""
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
+
+import pytest
+import torch
+from torch.nn import functional
+
+from model.network import build_network
+
+pytest.importorskip(
+    "triton", reason="Triton comes with a CUDA build of torch; `pip install triton` brings it to others"
+)
+
+from model import fused
+
+MEAN, STD, N = 129.0, 65.0, 3
+
+
+def network(stride: int, size: int):
+    made = build_network(
+        dropout=0.0, pool_stride=stride, image_size=size, weights=torch.Generator().manual_seed(1), masks=None
+    )
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for norm in made.norms:  # negative scales too: pooling must look at what is normalised
+            norm.weight.uniform_(-1, 1, generator=draw)
+            norm.bias.uniform_(-0.3, 0.3, generator=draw)
+    return made.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+
+
+def faces(size: int):
+    draw = torch.Generator().manual_seed(3)
+    return torch.randint(0, 256, (7, size, size), dtype=torch.uint8, generator=draw), torch.tensor([4, 0, 6])
+
+
+def fused_logits(net, size: int, p: float = 0.0, seed: int = 5):
+    images, rows = faces(size)
+    inputs = fused.patches(images, rows, MEAN, STD, torch.float32)
+    return fused.logits(net, inputs, torch.tensor(p), torch.tensor(seed))
+
+
+@pytest.mark.parametrize(("stride", "size"), [(1, 6), (2, 9)])
+def test_outputs_gradients_and_running_statistics_are_those_of_pytorchs_operators(stride, size):
+    plain, ours = network(stride, size), network(stride, size)
+    images, rows = faces(size)
+    labels = torch.tensor([0, 3, 6])
+
+    expected = plain((images[rows].unsqueeze(1).float() - MEAN) / STD)
+    functional.cross_entropy(expected, labels).backward()
+    found = fused_logits(ours, size)
+    functional.cross_entropy(found, labels).backward()
+
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for (name, one), other in zip(plain.named_parameters(), ours.parameters(), strict=True):
+        if name.startswith("convolutions") and name.endswith("bias"):  # without effect before batch norm
+            assert other.grad is None
+            assert float(one.grad.abs().max()) < 1e-6
+        else:
+            torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-6)
+    for one, other in zip(plain.buffers(), ours.buffers(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+
+
+def block(y, p: float, seed: int):
+    channels = y.shape[1]
+    ones, zeros = torch.ones(channels), torch.zeros(channels)
+    running = torch.zeros(channels), torch.ones(channels)
+    return fused._Block.apply(y, ones, zeros, zeros, running, (1e-5, 0.1, 2, 0), torch.tensor(p), torch.tensor(seed))
+
+
+def test_dropout_zeroes_its_share_anew_for_every_step_and_scales_the_rest():
+    y = torch.randn((8, 64, 12, 12), generator=torch.Generator().manual_seed(0))
+    y = y.contiguous(memory_format=torch.channels_last).requires_grad_()
+    whole, first, second = block(y, 0.0, 1), block(y, 0.3, 1), block(y, 0.3, 2)
+    alive = whole > 0
+
+    kept, kept_then = (first > 0)[alive], (second > 0)[alive]
+
+    assert float(kept.float().mean()) == pytest.approx(0.7, abs=0.02)
+    assert float((kept & kept_then).float().mean()) == pytest.approx(0.49, abs=0.03)
+    torch.testing.assert_close(first[first > 0], whole[first > 0] / 0.7)
+    assert torch.equal(block(y, 0.3, 1), first)
+
+
+def test_what_was_dropped_gets_no_gradient():
+    y = torch.randn((2, 64, 4, 4), generator=torch.Generator().manual_seed(0))
+    y = y.contiguous(memory_format=torch.channels_last).requires_grad_()
+    mask = block(y, 0.5, 9).detach() > 0
+    reference = y.detach().clone().requires_grad_()
+
+    block(y, 0.5, 9).square().sum().backward()
+    normed = functional.batch_norm(reference, None, None, torch.ones(64), torch.zeros(64), training=True)
+    pooled = functional.relu(functional.max_pool2d(normed, 2))
+    (pooled * mask / 0.5).square().sum().backward()
+
+    torch.testing.assert_close(y.grad, reference.grad, rtol=1e-3, atol=1e-5)
