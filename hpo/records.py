@@ -233,7 +233,7 @@ class Records:
             best_first = self._best_first([(n, value) for n, value in values.items() if value is not None])
             best = set(best_first[: self.spec.keep_weights])
             parts = {n: self._droppable(n, best=n in best) for n in paused}
-            sizes = {n: size for n, folders in parts.items() if (size := sum(map(_size, folders)))}
+            sizes = {n: size for n, folders in parts.items() if (size := _size(folders))}
             worst_first = sorted(sizes, key=lambda n: _worth(self.spec, values[n], n), reverse=True)
             for number in worst_first:
                 if sum(sizes.values()) <= cap:
@@ -251,8 +251,10 @@ class Records:
         return self.folder / str(number) / "weights"
 
 
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+def _size(folders: Sequence[Path]) -> int:
+    """Bytes that all their files take; one file of two names counts once."""
+    found = [file.stat() for folder in folders for file in folder.rglob("*") if file.is_file()]
+    return sum({(f.st_dev, f.st_ino): f.st_size for f in found}.values())
 
 
 def _worth(spec: StudySpec, value: float | None, number: int) -> tuple[float, int]:

@@ -45,7 +45,7 @@ class CheckpointFolder:
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = self._manifest()
         best_epoch, weights = best
-        best_file = f"best-{best_epoch:06d}.safetensors"
+        best_file = _best_name(best_epoch)
         best_sum = next((entry["best_sha256"] for entry in kept if entry["best_file"] == best_file), None)
         if best_sum is None:
             best_sum = write_weights(self.path / best_file, weights)
@@ -61,6 +61,25 @@ class CheckpointFolder:
         kept = [*(old for old in kept if old["epoch"] < epoch), entry][-_KEPT:]
         write_whole(self.path / _MANIFEST, json.dumps(kept, indent=1).encode())
         self._drop_all_but(kept)
+
+    def give_best(self, target: Path, epoch: int, weights: Mapping[str, Tensor]) -> None:
+        """Put the best weights, which are `weights`, of the epoch `epoch`, at `target`: what is kept here, if it is.
+
+        A second name for the same file takes no time and no room; files here are never changed, only replaced.
+        """
+        kept = self.path / _best_name(epoch)
+        if any(entry["best_file"] == kept.name for entry in self._manifest()):
+            try:
+                if target.exists() and target.samefile(kept):  # renaming one name of a file to another does nothing
+                    return
+                with _replacing(target) as temporary:
+                    temporary.unlink()
+                    temporary.hardlink_to(kept)
+            except OSError as error:
+                log.debug("%s can't be linked to (%s): its weights are written again", kept, error)
+            else:
+                return
+        write_weights(target, weights)
 
     def load(self) -> Iterator[tuple[Payload, dict[str, Tensor]]]:
         """The checkpoints that are whole, newest first: payload, and the best weights it names.
@@ -97,6 +116,10 @@ class CheckpointFolder:
         for file in self.path.iterdir():
             if file.name not in names:
                 file.unlink(missing_ok=True)
+
+
+def _best_name(epoch: int) -> str:
+    return f"best-{epoch:06d}.safetensors"
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> str:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from data.faces import Faces, Split
 from model import optimizers
 from model.artifacts import draw_artifacts, write_artifacts
-from model.checkpoint import CheckpointFolder, Payload, write_weights
+from model.checkpoint import CheckpointFolder, Payload
 from model.device import Compute, choose
 from model.evaluation import accuracy, macro_f1
 from model.hyperparameters import Hyperparameters, missing_names, unknown_names
@@ -108,7 +108,7 @@ class FaceTrainer:
                 goes_on = len(progress.history) < hyperparameters.epochs and not progress.diverged()
             finally:  # it may be paused amid what is recorded
                 if n_yielded and not goes_on:
-                    self._write_results(Path(workdir), hyperparameters, progress.first(n_yielded))
+                    self._write_results(Path(workdir), hyperparameters, progress.first(n_yielded), checkpoints)
             if not goes_on:
                 return
             yield from self._train(state, progress, hyperparameters, checkpoints, fingerprint, Path(workdir))
@@ -146,13 +146,15 @@ class FaceTrainer:
             if unkept is not None:
                 checkpoints.save(unkept, len(progress.history), (progress.best_epoch, progress.best_weights))
             if ended and progress.history:
-                self._write_results(workdir, hyperparameters, progress)
+                self._write_results(workdir, hyperparameters, progress, checkpoints)
 
-    def _write_results(self, workdir: Path, hyperparameters: Hyperparameters, progress: Progress) -> None:
+    def _write_results(
+        self, workdir: Path, hyperparameters: Hyperparameters, progress: Progress, checkpoints: CheckpointFolder
+    ) -> None:
         if progress.best_weights:
             weights = workdir / "weights"
             weights.mkdir(parents=True, exist_ok=True)
-            write_weights(weights / "best.safetensors", progress.best_weights)
+            checkpoints.give_best(weights / "best.safetensors", progress.best_epoch, progress.best_weights)
         confusion = np.array(progress.best_confusion, np.int64) if progress.best_weights else None
         write_artifacts(
             workdir / "artifacts",

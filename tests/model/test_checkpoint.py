@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from model.checkpoint import CheckpointFolder
 
@@ -32,6 +33,27 @@ def test_the_two_newest_are_kept_with_the_best_weights_they_name(folder):
     assert found["epoch"] == 3
     assert torch.equal(found["weights"], payload(3)["weights"])
     assert torch.equal(best["w"], torch.full((3,), 3.0))
+
+
+def test_the_best_weights_are_given_without_being_written_again(folder, tmp_path):
+    target = tmp_path / "best.safetensors"
+    weights = {"w": torch.full((3,), 3.0)}
+
+    for _ in range(2):
+        folder.give_best(target, 2, weights)
+    folder.save(payload(4), 4, (3, {"w": torch.full((3,), 4.0)}))
+    folder.save(payload(5), 5, (4, {"w": torch.full((3,), 5.0)}))
+
+    assert not (folder.path / "best-000002.safetensors").exists()
+    assert torch.equal(load_file(target)["w"], weights["w"])
+    assert target.stat().st_nlink == 1
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["best.safetensors"]
+
+
+def test_best_weights_that_are_not_kept_are_written(folder, tmp_path):
+    folder.give_best(tmp_path / "best.safetensors", 0, {"w": torch.full((3,), 7.0)})
+
+    assert torch.equal(load_file(tmp_path / "best.safetensors")["w"], torch.full((3,), 7.0))
 
 
 @pytest.mark.parametrize("place", range(20))
