@@ -66,6 +66,8 @@ def choose(device: str | None = None) -> Compute:
         captures = importlib.util.find_spec("triton") is not None  # comes with torch, but on Windows
         return Compute(chosen, torch.channels_last, torch.bfloat16 if bf16 else None, captures, validation_batch=1_024)
     if chosen.type == "cpu":
+        # A number below 1e-38 costs a hundred times another, and counts for nothing.
+        torch.set_flush_denormal(True)
         return Compute(chosen, torch.channels_last, None)
     return Compute(chosen, torch.contiguous_format, None)
 

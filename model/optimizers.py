@@ -43,18 +43,11 @@ class Kind:
         import torch.optim
 
         kind = getattr(torch.optim, self.name)
-        how = _CAPTURED[self.name] if captured else {"foreach": True}
+        how = {"foreach": True} if self.name == "RMSprop" else {"fused": True}  # RMSprop has no `fused`
+        if captured and self.name != "SGD":  # which needs no `capturable` when fused, and has none
+            how["capturable"] = True
         made: Optimizer = kind(weights, lr=learning_rate, weight_decay=weight_decay, **how, **self.constants)
         return made
-
-
-_CAPTURED = {
-    "SGD": {"fused": True},
-    "Adam": {"fused": True, "capturable": True},
-    "AdamW": {"fused": True, "capturable": True},
-    "RMSprop": {"foreach": True, "capturable": True},
-}
-"""What lets each be captured: SGD has no `capturable` but needs none when fused, RMSprop has no `fused`."""
 
 
 OPTIMIZERS = {

@@ -3,9 +3,12 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.searching.methods import is_hypothetical
 
 Floats = NDArray[np.float64]
 
@@ -154,13 +157,12 @@ def _interval(values: Floats) -> tuple[float, float]:
 def markdown(cells: Cells, ours: str) -> Iterator[str]:
     """The tables, family by family, as lines of Markdown."""
     for family in sorted({c.family for c in cells}):
-        mine = [c for c in cells if c.family == family]
+        mine = [c for c in cells if c.family == family and not is_hypothetical(c.method)]
         n_seeds = len({c.seed for c in mine})
         yield f"### {family}: {len(_tasks(mine))} tasks, {n_seeds} seeds\n"
         yield "Mean regret in percent of the way from untrained to best, after so many full trainings;"
         yield "cost in epochs (geometric mean, a miss counts as the budget) to come within 5 % and 1 % of the best;"
-        yield "seconds a decision. On tables ours chooses among the rows themselves; others' proposals are taken for"
-        yield "the nearest row that is left, and they are told so."
+        yield "seconds a decision."
         yield ""
         yield "| method | " + " | ".join(map(str, TRAININGS)) + " | rank at 2 | to 5 % | to 1 % | mean s | p95 s |"
         yield "|---|" + "---|" * (len(TRAININGS) + 5)
@@ -175,6 +177,7 @@ def markdown(cells: Cells, ours: str) -> Iterator[str]:
         yield ""
         yield from _differences(mine, ours)
         yield from _costs(mine, ours)
+        yield from _checkpoints([c for c in cells if c.family == family])
 
 
 def _costs(cells: Cells, ours: str) -> Iterator[str]:
@@ -187,6 +190,46 @@ def _costs(cells: Cells, ours: str) -> Iterator[str]:
                 f"ours {ratio.our_misses:.0%}, theirs {ratio.other_misses:.0%}"
             )
     yield ""
+
+
+def _checkpoints(cells: Cells) -> Iterator[str]:
+    """What a method wins and what going on from a checkpoint wins: each as it is, and as nobody runs it."""
+    methods = by_method(cells)
+    pairs = [(m, m.rsplit(",", 1)[0]) for m in sorted(methods) if is_hypothetical(m)]
+    seeds = {c.seed for m, base in pairs for c in methods[m]}
+    if not pairs:
+        return
+    yield f"What the checkpoint wins: mean regret in percent after so many full trainings, {len(seeds)} seeds.\n"
+    yield "| method | " + " | ".join(map(str, TRAININGS)) + " |"
+    yield "|---|" + "---|" * len(TRAININGS)
+    for hypothetical, base in pairs:
+        for method in (base, hypothetical):
+            mine = [c for c in methods.get(method, []) if c.seed in seeds]
+            row = [f"{100 * np.mean([c.regret_at(n * c.longest) for c in mine]):.2f}" for n in TRAININGS]
+            yield f"| {method} | " + " | ".join(row) + " |"
+    yield ""
+
+
+def draw(cells: Cells, ours: str, family: str, path: Path) -> None:
+    """Mean regret by what was spent, with 95 % bands over tasks, of each method."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    mine = [c for c in cells if c.family == family and not is_hypothetical(c.method)]
+    longest = mine[0].longest
+    spent = np.unique(np.geomspace(longest / 10, 20 * longest, 80).round())
+    methods = by_method(mine)
+    for method in sorted(methods, key=lambda m: (m != ours, m)):
+        by_task = {t: [c for c in methods[method] if c.task == t] for t in _tasks(mine)}
+        table = np.array([[np.mean([c.regret_at(s) for c in them]) for s in spent] for them in by_task.values()])
+        mean, error = 100 * table.mean(0), 196 * table.std(0, ddof=1) / math.sqrt(len(table))
+        (line,) = axes.plot(spent / longest, mean, label=method, linewidth=3 if method == ours else 1.2)
+        axes.fill_between(spent / longest, mean - error, mean + error, color=line.get_color(), alpha=0.08, linewidth=0)
+    axes.set(xscale="log", xlabel="full trainings spent", ylabel="mean regret, percent", ylim=(0, None), title=family)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
 def _differences(cells: Cells, ours: str) -> Iterator[str]:

@@ -1,0 +1,244 @@
+"""A training step beside the script that a user would write, and beside its own arithmetic: images per second.
+
+python benchmarks/train_step.py --json train_step.json
+python benchmarks/train_step.py --quick
+
+The script: float32, contiguous, torch's own layers in the paper's order, `.item()` every step, its images from a folder
+of PNG files or from a csv, through a DataLoader. The arithmetic: our step on one batch that is there already, again and
+again, with no loop around it. All in the same run, in turns: ratios are medians over the turns.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.utils.data import Dataset
+
+    from data.faces import Faces
+    from model.hyperparameters import Hyperparameters
+
+NETWORKS = {"compact": 2, "published": 1}
+
+
+def main() -> int:
+    """Measure, print, and write what was measured."""
+    options = _parser().parse_args()
+    cases = [("compact", 32), ("compact", 128), ("compact", 512), ("published", 16)]
+    if options.quick:
+        cases, options.turns = cases[:1], 3
+    rows = []
+    for network, batch in cases:
+        rows.append(_measured(network, batch, options.turns, n_steps=1 if network == "published" else options.steps))
+        print(_line(rows[-1]), flush=True)
+    if options.json:
+        _write(options.json, rows)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--quick", action="store_true", help="the compact network at batch 32, three turns")
+    found.add_argument("--json", type=Path, metavar="PATH", help="write machine, versions, samples and ratios")
+    found.add_argument("--turns", type=int, default=7, metavar="N")
+    found.add_argument("--steps", type=int, default=4, metavar="N", help="timed together")
+    return found
+
+
+def _measured(network: str, batch: int, turns: int, *, n_steps: int) -> dict[str, Any]:
+    from data.synthetic import synthetic_faces
+    from model.hyperparameters import Hyperparameters
+
+    faces = synthetic_faces(n_train=batch * n_steps, n_validation=7, n_test=0, image_size=48)
+    params = Hyperparameters(learning_rate=3e-4, batch_size=batch, epochs=100, dropout=0.2, optimizer="adam")
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {
+            "ours": _ours(faces, params, NETWORKS[network]),
+            "arithmetic": _arithmetic(faces, params, NETWORKS[network]),
+            "folder": _script(_folder(faces, Path(folder)), params, NETWORKS[network]),
+            "csv": _script(_csv(faces, Path(folder)), params, NETWORKS[network]),
+        }
+        for run in runs.values():
+            run()
+        rates: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(turns):
+            for name, run in runs.items():
+                began = time.perf_counter()
+                run()
+                rates[name].append(batch * n_steps / (time.perf_counter() - began))
+    plain = [max(pair) for pair in zip(rates["folder"], rates["csv"], strict=True)]
+    ratio = {
+        "vs_plain": statistics.median(a / b for a, b in zip(rates["ours"], plain, strict=True)),
+        "vs_arithmetic": statistics.median(a / b for a, b in zip(rates["ours"], rates["arithmetic"], strict=True)),
+    }
+    return {"network": network, "batch": batch, "images_per_second": rates, **ratio}
+
+
+def _never() -> bool:
+    return False
+
+
+def _ours(faces: "Faces", params: "Hyperparameters", stride: int) -> Callable[[], None]:
+    import torch
+
+    from model.steps import make_steps
+    from model.trainer import FaceTrainer
+
+    trainer = FaceTrainer(faces, device="cpu", pool_stride=stride)  # type: ignore[arg-type]
+    steps = make_steps(trainer._fresh(params, seed=0), trainer._training, params, trainer.compute)
+    n_images = len(faces.splits["train"])
+
+    def run() -> None:
+        steps.epoch(torch.randperm(n_images), _never)
+
+    return run
+
+
+def _arithmetic(faces: "Faces", params: "Hyperparameters", stride: int) -> Callable[[], None]:
+    import torch
+
+    from model.steps import step
+    from model.trainer import FaceTrainer
+
+    trainer = FaceTrainer(faces, device="cpu", pool_stride=stride)  # type: ignore[arg-type]
+    state = trainer._fresh(params, seed=0)
+    state.network.train()
+    rows = torch.arange(params.batch_size)
+    n_steps = len(faces.splits["train"]) // params.batch_size
+
+    def run() -> None:
+        for _ in range(n_steps):
+            step(state.network, state.optimizer, trainer._training, rows, trainer.compute)
+
+    return run
+
+
+def _network(stride: int, dropout: float) -> "nn.Module":
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    n_in, size = 1, 48
+    for n_out in (64, 128, 256):
+        layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.BatchNorm2d(n_out), nn.ReLU()]
+        layers += [nn.MaxPool2d(2, stride), nn.Dropout(dropout)]
+        n_in, size = n_out, (size - 2) // stride + 1
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(n_in * size**2, 256), nn.ReLU(), nn.Linear(256, 7))
+
+
+def _script(data: "Dataset[tuple[torch.Tensor, int]]", params: "Hyperparameters", stride: int) -> Callable[[], None]:
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    network = _network(stride, params.dropout)
+    optimizer = torch.optim.Adam(network.parameters(), lr=params.learning_rate)
+    criterion = nn.CrossEntropyLoss()
+    loader: DataLoader[Any] = DataLoader(data, params.batch_size, shuffle=True)
+
+    def run() -> None:
+        network.train()
+        total = 0.0
+        for images, labels in loader:
+            optimizer.zero_grad()
+            loss = criterion(network(images), labels)
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+
+    return run
+
+
+def _folder(faces: "Faces", place: Path) -> "Dataset[tuple[torch.Tensor, int]]":
+    """Reads a PNG file an image, as torchvision's ImageFolder does."""
+    import torch
+    from PIL import Image
+    from torch.utils.data import Dataset
+
+    files = []
+    for row in faces.splits["train"]:
+        files.append((place / f"{row}.png", int(faces.labels[row])))
+        Image.fromarray(faces.images[row]).save(files[-1][0])
+
+    class Folder(Dataset[tuple[torch.Tensor, int]]):
+        def __len__(self) -> int:
+            return len(files)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            path, label = files[index]
+            pixels = np.asarray(Image.open(path).convert("L"), np.float32) / 255
+            return (torch.from_numpy(pixels)[None] - 0.5) / 0.25, label
+
+    return Folder()
+
+
+def _csv(faces: "Faces", place: Path) -> "Dataset[tuple[torch.Tensor, int]]":
+    """Parses a row's pixels whenever it is asked for, as the field's FER2013 data sets do."""
+    import pandas as pd
+    import torch
+    from torch.utils.data import Dataset
+
+    rows = faces.splits["train"]
+    text = [" ".join(map(str, faces.images[row].ravel())) for row in rows]
+    pd.DataFrame({"emotion": faces.labels[rows], "pixels": text}).to_csv(place / "fer2013.csv", index=False)
+    table = pd.read_csv(place / "fer2013.csv")
+
+    class Table(Dataset[tuple[torch.Tensor, int]]):
+        def __len__(self) -> int:
+            return len(table)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            row = table.iloc[index]
+            pixels = np.array(row["pixels"].split(), np.float32).reshape(1, 48, 48) / 255
+            return (torch.from_numpy(pixels) - 0.5) / 0.25, int(row["emotion"])
+
+    return Table()
+
+
+def _line(row: dict[str, Any]) -> str:
+    medians = {name: statistics.median(rates) for name, rates in row["images_per_second"].items()}
+    speeds = ", ".join(f"{name} {value:.1f}" for name, value in medians.items())
+    return (
+        f"{row['network']} at batch {row['batch']}: {row['vs_plain']:.2f} of the script, "
+        f"{row['vs_arithmetic']:.3f} of the arithmetic; images/s: {speeds}"
+    )
+
+
+def _ratios(rows: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:
+    for row in rows:
+        for name in ("vs_plain", "vs_arithmetic"):
+            yield f"{row['network']}.b{row['batch']}.{name}", row[name]
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    import torch
+
+    from hpo.tracked import git_commit
+
+    path.write_text(
+        json.dumps({
+            "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "commit": git_commit(),
+            "samples": rows,
+            "ratios": dict(_ratios(rows)),
+        })
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
