@@ -80,7 +80,7 @@ class Records:
             rest_run(self.outbox, number, words)
             self.leases.release(lease)
         if words == PAUSED:
-            self._drop_checkpoints()
+            self.drop_checkpoints()
 
     def note_seconds(self, lease: Lease, seconds: float) -> None:
         """Keep how many device seconds a trial has taken in all."""
@@ -172,6 +172,8 @@ class Records:
         if kept and weights.is_dir():
             for file in sorted(weights.rglob("*")):
                 put_artifact(self.outbox, str(number), file, "weights")
+        elif kept and trial.user_attrs.get(DROPPED):
+            log.warning("trial %d is among the best, but its weights were let go of for room", number)
         elif not kept:
             shutil.rmtree(weights, ignore_errors=True)
         end_run(self.outbox, number, state, reason=reason, artifacts=self.folder / str(number) / "artifacts")
@@ -217,11 +219,11 @@ class Records:
             except OSError as error:
                 log.warning("trial %d: can't go on from trial %d (%s)", trial.number, longest.number, error)
 
-    def _drop_checkpoints(self) -> None:
+    def drop_checkpoints(self) -> None:
         """Let go of what paused trials keep on the disk beyond the study's cap: of the worst first. It can be rebuilt.
 
-        Only time is lost: the same params and seed give the same epochs. Trials that would be among the best if the
-        study ended now keep their weights.
+        Only time is lost: the same params and seed give the same epochs. Trials that are among the best by now keep
+        their weights, and as many again, since the order changes until a study's end.
         """
         cap = self.spec.checkpoint_bytes
         if cap is None:
@@ -231,7 +233,7 @@ class Records:
             paused = [n for n in self.resting(trials) if has_its_epochs(self.spec, trials[n])]
             values = {n: trial_value(self.spec, trials[n]) for n in paused}
             best_first = self._best_first([(n, value) for n, value in values.items() if value is not None])
-            best = set(best_first[: self.spec.keep_weights])
+            best = set(best_first[: 2 * self.spec.keep_weights])
             parts = {n: self._droppable(n, best=n in best) for n in paused}
             sizes = {n: size for n, folders in parts.items() if (size := _size(folders))}
             worst_first = sorted(sizes, key=lambda n: _worth(self.spec, values[n], n), reverse=True)

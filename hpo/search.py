@@ -50,6 +50,7 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
     """
     records = place.records
     known = frozenset(t.number for t in records.trials() if t.state.is_finished())
+    records.drop_checkpoints()  # a kill may have come before: what is there decides, too
     while not place.stopping.asked:
         with records.store.lock():
             refuse_failures(records.trials(), known)

@@ -92,10 +92,10 @@ class CapturedSteps:
         with torch.cuda.stream(stream):  # lazy state is made here, not in the graph
             for _ in range(_WARM_UP):
                 self._next()
+                self._cursor.zero_()  # always the first batch: there may be no third
         torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.empty_cache()  # what an earlier trial's graph had for its own is given back only by this
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph):  # which first gives back what an earlier trial's graph had for its own
             self._next()
         with torch.no_grad():
             for tensor, value in before:

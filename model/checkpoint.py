@@ -47,7 +47,7 @@ class CheckpointFolder:
         best_epoch, weights = best
         best_file = _best_name(best_epoch)
         best_sum = next((entry["best_sha256"] for entry in kept if entry["best_file"] == best_file), None)
-        if best_sum is None:
+        if best_sum is None or not (self.path / best_file).exists():
             best_sum = write_weights(self.path / best_file, weights)
         file = f"epoch-{epoch:06d}.pt"
         entry = {
@@ -91,6 +91,7 @@ class CheckpointFolder:
                 path, best = self.path / entry["file"], self.path / entry["best_file"]
                 for file, expected in ((path, entry["sha256"]), (best, entry["best_sha256"])):
                     if _sha256(file) != expected:
+                        file.unlink()  # so that it is written anew when its epoch comes again
                         raise ValueError(f"{file.name} is damaged")
                 payload = torch.load(path, map_location="cpu", weights_only=True)
                 weights = load_file(best)
@@ -99,6 +100,12 @@ class CheckpointFolder:
                 log.warning("%s: the checkpoint of epoch %s can't be used (%s)", self.path, entry.get("epoch"), reason)
                 continue
             yield payload, weights
+
+    def clear(self) -> None:
+        """Let go of all of it: training starts again."""
+        (self.path / _MANIFEST).unlink(missing_ok=True)
+        for file in self.path.iterdir() if self.path.is_dir() else ():
+            file.unlink(missing_ok=True)
 
     def _manifest(self) -> list[dict[str, Any]]:
         path = self.path / _MANIFEST

@@ -1,11 +1,14 @@
 """Where and how a network computes: device, memory layout and precision, decided in this one place."""
 
 import importlib.util
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +66,29 @@ def choose(device: str | None = None) -> Compute:
     if chosen.type == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         torch.backends.cudnn.benchmark = True  # shapes are few, and each is run thousands of times
-        captures = importlib.util.find_spec("triton") is not None  # comes with torch, but on Windows
-        return Compute(chosen, torch.channels_last, torch.bfloat16 if bf16 else None, captures, validation_batch=1_024)
+        torch.cuda.set_device(chosen)  # where kernels and graphs go that name no device
+        precision = torch.bfloat16 if bf16 else None
+        return Compute(chosen, torch.channels_last, precision, _can_capture(chosen), validation_batch=1_024)
     if chosen.type == "cpu":
         # A number below 1e-38 costs a hundred times another, and counts for nothing.
         torch.set_flush_denormal(True)
         return Compute(chosen, torch.channels_last, None)
     return Compute(chosen, torch.contiguous_format, None)
+
+
+def _can_capture(device: torch.device) -> bool:
+    """Whether Triton works here: it comes with torch, but on Windows, and needs a C compiler."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        from model import fused
+
+        faces = torch.zeros((1, 4, 4), dtype=torch.uint8, device=device)
+        fused.patches(faces, torch.zeros(1, dtype=torch.int64, device=device), 0.0, 1.0, torch.float32)
+    except Exception as error:
+        log.warning("Triton does not work here, training is slower without it: %s", str(error).splitlines()[0])
+        return False
+    return True
 
 
 def _default() -> str:

@@ -71,7 +71,8 @@ def statistics(
     c = tl.program_id(0) * width + tl.arange(0, width)
     first, second = _total(parts, c, n_parts, channels, width)
     average = first / n
-    variance = tl.maximum(second / n - average * average, 0.0)
+    variance = second / n - average * average
+    variance = tl.where(variance < 0, 0.0, variance)  # what is not a number stays so: the loss has to say that
     tl.store(mean + c, average)
     tl.store(rstd + c, 1 / tl.sqrt(variance + eps))
     old_mean, old_var = tl.load(running_mean + c), tl.load(running_var + c)
@@ -98,8 +99,9 @@ def forward(
     for k in tl.static_range(1, 4):
         step = ((k // 2) * width + k % 2) * channels
         value = tl.load(y + corner + step, mask=inside, other=0.0).to(tl.float32) * scale + offset
-        which = tl.where(value > best, k, which)
-        best = tl.maximum(value, best)
+        better = (value > best) | (value != value)
+        which = tl.where(better, k, which)
+        best = tl.where(better, value, best)
     chance = tl.load(p)
     number = tl.load(seed)
     # Two keys: with one, the masks of two steps would be the same numbers in another order.
@@ -108,7 +110,7 @@ def forward(
     place = (at * channels + c).to(tl.uint32)
     mixed = _hashed(_hashed(place ^ key) + other)
     kept = (mixed >> 8).to(tl.float32) * (1 / 16777216.0) >= chance
-    alive = kept & (best > 0)
+    alive = kept & ((best > 0) | (best != best))
     result = tl.where(alive, best / (1 - chance), 0.0)
     target = at.to(tl.int64) * channels + c
     tl.store(out + target, result.to(out.dtype.element_ty), mask=inside)

@@ -20,7 +20,9 @@ class Kind:
     Attributes:
         name: of the class in torch.optim.
         reference_rate: a learning rate that is sensible on small convolution networks: the middle of a search.
-        state_tensors: how many tensors of the size of the weights it keeps: what its checkpoint costs.
+        state_tensors: how many tensors of the size of the weights it keeps, zeros at first: what its checkpoint costs.
+        is_fused: whether torch has it as one pass over the weights.
+        is_capturable: whether it has to be told that its steps are captured.
         constants: what else it is made with; all others are torch's defaults.
     """
 
@@ -28,6 +30,8 @@ class Kind:
     reference_rate: float
     state_tensors: int
     constants: dict[str, Any]
+    is_fused: bool = True
+    is_capturable: bool = True
 
     def make(
         self, weights: "Iterable[Parameter]", learning_rate: float, weight_decay: float, *, captured: bool = False
@@ -43,19 +47,19 @@ class Kind:
         import torch.optim
 
         kind = getattr(torch.optim, self.name)
-        how = {"foreach": True} if self.name == "RMSprop" else {"fused": True}  # RMSprop has no `fused`
-        if captured and self.name != "SGD":  # which needs no `capturable` when fused, and has none
+        how = {"fused" if self.is_fused else "foreach": True}
+        if captured and self.is_capturable:
             how["capturable"] = True
         made: Optimizer = kind(weights, lr=learning_rate, weight_decay=weight_decay, **how, **self.constants)
         return made
 
 
 OPTIMIZERS = {
-    "sgd": Kind("SGD", 0.05, 0, {}),
-    "momentum": Kind("SGD", 0.005, 1, {"momentum": 0.9, "nesterov": True}),
+    "sgd": Kind("SGD", 0.05, 0, {}, is_capturable=False),
+    "momentum": Kind("SGD", 0.005, 1, {"momentum": 0.9, "nesterov": True}, is_capturable=False),
     "adam": Kind("Adam", 3e-4, 2, {}),
     "adamw": Kind("AdamW", 3e-4, 2, {}),
-    "rmsprop": Kind("RMSprop", 1e-4, 1, {}),
+    "rmsprop": Kind("RMSprop", 1e-4, 1, {}, is_fused=False),
 }
 """By the names that a study suggests.
 

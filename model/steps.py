@@ -72,7 +72,7 @@ class Steps(Protocol):
 
 
 def make_steps(state: TrainingState, faces: DeviceFaces, hyperparameters: Hyperparameters, compute: Compute) -> Steps:
-    """The fastest steps there are for a device; all do the same."""
+    """The fastest steps there are for a device: the same training, with other dropout masks and roundings."""
     if compute.captures:
         from model.captured import CapturedSteps  # triton is there with a CUDA build of torch only
 

@@ -29,6 +29,10 @@ from model.training import train_epochs, validate
 log = logging.getLogger(__name__)
 
 
+_FORMAT = 2
+"""Of checkpoints: raised when an older one would go on otherwise than it began."""
+
+
 def never() -> bool:
     """A `stop` that never asks to stop."""
     return False
@@ -273,11 +277,13 @@ class FaceTrainer:
                 break
             restore(payload, best_weights, state, progress)
             return int(payload["threads"])
+        checkpoints.clear()
         return self.threads
 
     def _fingerprint(self, hyperparameters: Hyperparameters, seed: int) -> str:
-        # The kind of device too: the state of its generator fits no other kind.
-        made_of = [self.faces.identity, self.pool_stride, self.faces.image_size, self.compute.device.type]
+        # The kind of device and of steps too: what they remember fits no other kind.
+        how = [self.compute.device.type, self.compute.captures, _FORMAT]
+        made_of = [self.faces.identity, self.pool_stride, self.faces.image_size, *how]
         params = {name: value for name, value in asdict(hyperparameters).items() if name != "epochs"}
         whole = [params, seed, *made_of]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The search: the network as published, on FER2013, split as the paper did. Needs a GPU, and 45 GB of disk.
+"""The search: the network as published, on FER2013, split as the paper did. Needs a GPU, and 60 GB of disk.
 
 Its budget is that of twenty trainings of 200 epochs, spent on many more configurations: trials are paused, and go on
 when they are the likeliest to become the best.

@@ -73,17 +73,18 @@ def ours(scheduler: Any, *, checkpoints: bool = True, **fields: Any) -> Method:
 
     Args:
         scheduler: its name.
-        checkpoints: without them a trial that goes on trains its first epochs again, and the scheduler knows.
+        checkpoints: without them a trial that goes on trains its first epochs again; freeze_thaw counts that as cost.
         fields: of the study.
     """
 
     def run(task: Task, seed: int, budget: int) -> Trace:
         trace, trials, curves, used = Trace(), list[FrozenTrial](), list[tuple[Floats, Floats]](), set[int]()
+        n_again = 0
         spec = StudySpec(
             name="bench", suggest=task.suggest, prepare=lambda _: _Unused(), metric="value", n_trials=None,
             n_epochs=budget, max_epochs=task.max_epochs, scheduler=scheduler, seed=seed, **fields,
         )  # fmt: skip
-        decider = make_scheduler(spec)
+        decider: Any = make_scheduler(spec)
         if isinstance(decider, FreezeThawScheduler):
             decider = replace(decider, draws=_Recorded(Draws(task.suggest), task, used))
         while True:
@@ -106,8 +107,11 @@ def ours(scheduler: Any, *, checkpoints: bool = True, **fields: Any) -> Method:
             else:
                 assert isinstance(decision, Done), decision
                 return trace
-            if not checkpoints:
+            if not checkpoints:  # of its budget so much is left
                 trace.spent += len(trial.intermediate_values)
+                n_again += len(trial.intermediate_values)
+                spec = replace(spec, n_epochs=max(1, budget - n_again))
+                decider = replace(decider, spec=spec)
             _carry_out(trace, trial, curves[trial.number], decision, task.max_epochs, sum(map(_n_steps, trials)))
             if not checkpoints:
                 trial.user_attrs[DROPPED] = len(trial.intermediate_values)

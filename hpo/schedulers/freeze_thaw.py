@@ -20,7 +20,7 @@ from hpo.coordinates import Coordinates, Floats, Ints
 from hpo.draws import Candidates, Drawn, Draws
 from hpo.schedulers.asha import AshaScheduler
 from hpo.schedulers.curves import Curve, curve_of, observations, relative_time, rungs, thinned
-from hpo.schedulers.pool import N_BEST, Pool, configuration
+from hpo.schedulers.pool import LENGTH, Key, Pool, configuration
 from hpo.schedulers.proposals import fixed_start
 from hpo.schedulers.protocol import (
     DROPPED,
@@ -54,6 +54,8 @@ COST_WEIGHT = 0.5
 """How much a step's cost counts: the logarithm of the chance is lowered by this times that of the cost."""
 THRESHOLDS = (-2.0, -0.3)
 """The threshold lies 10^U above the best observation, U uniform between these."""
+N_BEST = 5
+"""Trials around which new configurations are drawn."""
 FINISH_SHARE = 0.15
 """At most this share of a budget is kept to bring the best trial to its end."""
 WORTH_GOING_ON = 0.02
@@ -146,14 +148,16 @@ class FreezeThawScheduler:
                 return None
         rng = np.random.default_rng(derived_seed(self.spec.seed, 0, "first rung"))
         taken = sum(step.why.get("by") == "first rung" for step in history.steps)  # a failed one is not tried again
-        drawn = list(self._space()[1].spread(rng, width))[taken % width]
-        if configuration(drawn.suggested) in {configuration(t.params) for t in history.trials}:
-            return None  # a space of a few choices
+        tried = {configuration(t.params) for t in history.trials}
+        spread = list(self._space()[1].spread(rng, width))[taken:]
+        drawn = next((one for one in spread if configuration(one.suggested) not in tried), None)
+        if drawn is None:  # a space of a few choices
+            return None
         return Start(_suggested(drawn), until_epoch=1, why={"by": "first rung"})
 
     def _space(self) -> tuple[Coordinates, Candidates, Pool]:
         if not self._spaces:
-            coordinates = Coordinates(self.spec.suggest, frozenset({"epochs"}))
+            coordinates = Coordinates(self.spec.suggest, frozenset({LENGTH}))
             draws = self.draws or Draws(self.spec.suggest)
             self._spaces.append((coordinates, draws, Pool(self.spec.seed, draws, coordinates)))
         return self._spaces[0]
@@ -225,9 +229,24 @@ class FreezeThawScheduler:
         if not history.may_start():
             return [], coordinates.encode([])
         best = sorted(curves, key=lambda c: (-c.values.max(initial=-math.inf), c.trial.number))[:N_BEST]
-        drawn, points = pool.at(len(history.steps), [c.trial for c in best], history.trials)
-        horizons = [horizon(self.spec, one.params) or self._longest() for one in drawn]
-        return [_Candidate(-1, 0, h, 1, 1, one) for one, h in zip(drawn, horizons, strict=True)], points
+        tried = self._tried(history)
+        candidates, points = [], []
+        for key, drawn, point in pool.at(len(history.steps), [c.trial for c in best]):
+            longest = horizon(self.spec, drawn.params) or self._longest()
+            if longest > tried.get(key, 0):
+                candidates.append(_Candidate(-1, 0, longest, 1, 1, drawn))
+                points.append(point)
+        return candidates, np.array(points) if points else coordinates.encode([])
+
+    def _tried(self, history: History) -> dict[Key, float]:
+        """Of each configuration how many epochs need no new trial: those that its own has had, or may still get."""
+        found: dict[Key, float] = {}
+        for trial in history.trials:
+            is_whole = trial.state == TrialState.COMPLETE
+            epochs = history.horizon(trial) or self._longest() if is_whole else math.inf
+            key = configuration(trial.params)
+            found[key] = max(found.get(key, 0.0), epochs)
+        return found
 
     def _costs(self, candidates: Sequence[_Candidate], at: Floats, curves: Sequence[Curve], points: Floats) -> Floats:
         """What each candidate's step costs: epochs, or seconds as a linear model of those seen predicts them."""

@@ -16,15 +16,19 @@ from hpo.draws import Candidates, Drawn
 from hpo.seeds import derived_seed
 
 N_ANYWHERE = 400
-N_BEST, N_NEAR = 5, 16
+N_NEAR = 16
 """So many near each of the best, for each of ..."""
 NEAR_WIDTHS = (0.2, 0.1, 0.05)
 """... these shares of every param's range: a peak is looked for widely, then climbed."""
+LENGTH = "epochs"
+"""The param that is a trial's own length."""
 DECISIONS = 10
 """How many decisions in a row what is from anywhere serves."""
 
 
-_Keyed = tuple[tuple[tuple[str, Any], ...], Drawn, Floats]
+Key = tuple[tuple[str, Any], ...]
+Keyed = tuple[Key, Drawn, Floats]
+"""A configuration as something that can be looked up, as drawn, and its point float64 [d]."""
 
 
 class Pool:
@@ -35,39 +39,31 @@ class Pool:
 
     def __init__(self, seed: int, draws: Candidates, coordinates: Coordinates) -> None:
         self._seed, self._draws, self._coordinates = seed, draws, coordinates
-        self._anywhere: tuple[int, list[_Keyed]] = -1, []
+        self._anywhere: tuple[int, list[Keyed]] = -1, []
 
-    def at(
-        self, decision: int, best: Sequence[FrozenTrial], tried: Sequence[FrozenTrial]
-    ) -> tuple[list[Drawn], Floats]:
-        """The configurations, and their points float64 [n, d]; without those that were tried already.
+    def at(self, decision: int, best: Sequence[FrozenTrial]) -> list[Keyed]:
+        """Each configuration once.
 
         Args:
             decision: its number, from 0.
             best: trials to look around.
-            tried: all trials.
         """
         turn = decision // DECISIONS
         if turn != self._anywhere[0]:
             self._anywhere = turn, self._keyed(self._draws.anywhere(self._rng(turn, "anywhere"), N_ANYWHERE))
         rng = self._rng(decision, "near")
         near = [self._draws.near(rng, t.params, N_NEAR, width) for t in best for width in NEAR_WIDTHS]
-        drawn = {key: (one, point) for key, one, point in (*self._anywhere[1], *self._keyed(chain(*near)))}
-        for trial in tried:
-            drawn.pop(configuration(trial.params), None)
-        if not drawn:  # a space of a few choices, all tried
-            return [], self._coordinates.encode([])
-        return [one for one, _ in drawn.values()], np.array([point for _, point in drawn.values()])
+        return list({keyed[0]: keyed for keyed in (*self._anywhere[1], *self._keyed(chain(*near)))}.values())
 
     def _rng(self, number: int, stream: str) -> np.random.Generator:
         return np.random.default_rng(derived_seed(self._seed, number, stream))
 
-    def _keyed(self, drawn: Iterable[Drawn]) -> list[_Keyed]:
+    def _keyed(self, drawn: Iterable[Drawn]) -> list[Keyed]:
         them = list(drawn)
         points = self._coordinates.encode([one.suggested for one in them])
         return [(configuration(one.suggested), one, point) for one, point in zip(them, points, strict=True)]
 
 
-def configuration(suggested: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Suggested params as something that can be looked up."""
-    return tuple(sorted(suggested.items()))
+def configuration(suggested: Mapping[str, Any]) -> Key:
+    """Suggested params but for a trial's length: two trials that differ in it alone train the same epochs."""
+    return tuple(sorted(item for item in suggested.items() if item[0] != LENGTH))

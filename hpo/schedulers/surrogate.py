@@ -8,8 +8,8 @@ Covariance of two observations (x, t), (x', t'), with t = log(epoch) / log(R) in
 
 M52 is Matérn 5/2 with a length for each coordinate, M32 Matérn 3/2. So configurations that are alike have curves that
 are alike, and a curve's own level, once seen, stays with it. The last two terms are a straight line in t that all
-curves share, of no known level or slope: they rise. The idea of freezing and thawing on such a model: Swersky, Snoek,
-Adams 2014, arXiv:1406.3896.
+curves share, its level and slope learned from them: curves rise. The idea of freezing and thawing on such a model:
+Swersky, Snoek, Adams 2014, arXiv:1406.3896.
 """
 
 import math

@@ -41,6 +41,7 @@ def test_the_best_weights_are_given_without_being_written_again(folder, tmp_path
 
     for _ in range(2):
         folder.give_best(target, 2, weights)
+    assert target.samefile(folder.path / "best-000002.safetensors")
     folder.save(payload(4), 4, (3, {"w": torch.full((3,), 4.0)}))
     folder.save(payload(5), 5, (4, {"w": torch.full((3,), 5.0)}))
 
@@ -48,6 +49,17 @@ def test_the_best_weights_are_given_without_being_written_again(folder, tmp_path
     assert torch.equal(load_file(target)["w"], weights["w"])
     assert target.stat().st_nlink == 1
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["best.safetensors"]
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_bytes(b"x")])
+def test_best_weights_that_are_missing_or_damaged_are_written_anew_when_their_epoch_comes_again(folder, damage):
+    damage(folder.path / "best-000002.safetensors")
+    assert newest(folder) == 2
+
+    folder.save(payload(3), 3, (2, {"w": torch.full((3,), 3.0)}))
+
+    assert newest(folder) == 3
+    assert torch.equal(next(folder.load())[1]["w"], torch.full((3,), 3.0))
 
 
 def test_best_weights_that_are_not_kept_are_written(folder, tmp_path):

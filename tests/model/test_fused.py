@@ -15,8 +15,22 @@ pytest.importorskip(
 )
 
 from model import fused
+from model.captured import CapturedSteps
+from model.device import Compute
+from model.hyperparameters import Hyperparameters
+from model.optimizers import OPTIMIZERS
+from model.steps import DeviceFaces, PlainSteps, TrainingState
 
-MEAN, STD, N = 129.0, 65.0, 3
+del os.environ["TRITON_INTERPRET"]
+
+
+@pytest.fixture(autouse=True)
+def _interpreter(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(fused, "_N_PARTS", 2)  # a program then has several tiles, as it has on a GPU
+
+
+MEAN, STD = 129.0, 65.0
 
 
 def network(stride: int, size: int):
@@ -62,6 +76,41 @@ def test_outputs_gradients_and_running_statistics_are_those_of_pytorchs_operator
             torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-6)
     for one, other in zip(plain.buffers(), ours.buffers(), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+
+
+def steps(kind, *, epochs: int, batch_size: int = 3):
+    compute = Compute(torch.device("cpu"), torch.channels_last, None)
+    images, _ = faces(9)
+    labels = torch.arange(len(images)) % 7
+    params = Hyperparameters(
+        learning_rate=0.05, batch_size=batch_size, epochs=epochs, dropout=0.0, optimizer="sgd", lr_decay=0.1
+    )
+    net = network(2, 9)
+    optimizer = OPTIMIZERS["sgd"].make(net.parameters(), 0.05, 0.0)
+    state = TrainingState(net, optimizer, torch.Generator(), torch.Generator().manual_seed(1))
+    return state, kind(state, DeviceFaces(images, labels, MEAN, STD), params, compute)
+
+
+def test_an_epochs_steps_are_the_plain_ones_with_the_smaller_last_batch_and_the_rates_decay():
+    (plain, one), (ours, other) = steps(PlainSteps, epochs=2), steps(CapturedSteps, epochs=2)
+
+    for order in (torch.arange(7), torch.tensor([6, 0, 5, 1, 4, 2, 3])):
+        expected, found = one.epoch(order, lambda: False), other.epoch(order, lambda: False)
+
+        assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+        assert found.hits == expected.hits
+    assert ours.updates == plain.updates == 6
+    for (name, p), q in zip(plain.network.state_dict().items(), ours.network.state_dict().values(), strict=True):
+        if not (name.startswith("convolutions") and name.endswith("bias")):
+            torch.testing.assert_close(q, p, rtol=1e-3, atol=1e-5)
+
+
+def test_a_number_that_is_none_shows_in_the_loss():
+    state, ours = steps(CapturedSteps, epochs=1)
+    with torch.no_grad():
+        state.network.convolutions[1].weight[0, 0, 0, 0] = float("nan")
+
+    assert not torch.isfinite(torch.tensor(ours.epoch(torch.arange(7), lambda: False).loss))
 
 
 def block(y, p: float, seed: int):

@@ -352,3 +352,22 @@ def test_a_space_of_a_few_choices_is_tried_once_each_and_then_done():
     assert played.play() == "every trial is at its end"
     tried = [tuple(t.params.items()) for t in played.trials]
     assert len(tried) == len(set(tried)) == 6
+
+
+def test_a_configuration_is_started_again_only_when_its_own_epochs_are_used_up():
+    def with_epochs(trial):
+        return {
+            "kind": trial.suggest_categorical("kind", ["a", "b", "c"]),
+            "depth": 1,
+            "rate": 0.1,
+            "epochs": trial.suggest_int("epochs", 2, LONGEST),
+        }
+
+    played = Played(spec(scheduler="freeze_thaw", suggest=with_epochs, n_epochs=200))
+    played.play()
+
+    assert len(played.trials) > 3
+    for later in played.trials:
+        for earlier in played.trials[: later.number]:
+            if earlier.params["kind"] == later.params["kind"]:
+                assert earlier.params["epochs"] < later.params["epochs"]
