@@ -214,10 +214,12 @@ def _checkpoints(cells: Cells) -> Iterator[str]:
 
 def draw(cells: Cells, ours: str, family: str, path: Path) -> None:
     """Mean regret by what was spent, with 95 % bands over tasks, of each method."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(color=colormaps["tab20"].colors[::2] + colormaps["tab20"].colors[1::2])  # type: ignore[attr-defined]
     mine = [c for c in cells if c.family == family and not is_hypothetical(c.method)]
     longest = mine[0].longest
     spent = np.unique(np.geomspace(longest / 10, 20 * longest, 80).round())
@@ -227,8 +229,8 @@ def draw(cells: Cells, ours: str, family: str, path: Path) -> None:
         table = np.array([[np.mean([c.regret_at(s) for c in them]) for s in spent] for them in by_task.values()])
         mean, error = 100 * table.mean(0), 196 * table.std(0, ddof=1) / math.sqrt(len(table))
         (line,) = axes.plot(spent / longest, mean, label=method, linewidth=3 if method == ours else 1.2)
-        axes.fill_between(spent / longest, mean - error, mean + error, color=line.get_color(), alpha=0.08, linewidth=0)
-    axes.set(xscale="log", xlabel="full trainings spent", ylabel="mean regret, percent", ylim=(0, None), title=family)
+        axes.fill_between(spent / longest, mean - error, mean + error, color=line.get_color(), alpha=0.06, linewidth=0)
+    axes.set(xscale="log", xlabel="full trainings spent", ylabel="mean regret, percent", ylim=(0, 100), title=family)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)
