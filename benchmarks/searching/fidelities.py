@@ -93,7 +93,7 @@ def ray_asha(task: Task, seed: int, budget: int) -> Trace:
 
     space = _ray_space(task)
     rng = np.random.RandomState(seed)
-    asha = AsyncHyperBandScheduler("epoch", "value", "max", max_t=task.max_epochs, grace_period=1)
+    asha: Any = AsyncHyperBandScheduler("epoch", "value", "max", max_t=task.max_epochs, grace_period=1)
     trace, used, number = Trace(), set[int](), 0
     while trace.spent < budget:
         began = time.perf_counter()
@@ -103,15 +103,15 @@ def ray_asha(task: Task, seed: int, budget: int) -> Trace:
         used |= set() if row is None else {row}
         trial: Any = SimpleNamespace(trial_id=str(number))
         number += 1
-        asha.on_trial_add(None, trial)  # type: ignore[arg-type]
+        asha.on_trial_add(None, trial)
         best = -math.inf
         for epoch in range(len(seen)):
             if trace.spent >= budget or not trace.see(float(seen[epoch]), float(scored[epoch])):
-                asha.on_trial_error(None, trial)  # type: ignore[arg-type]
+                asha.on_trial_error(None, trial)
                 break
             best = max(best, float(seen[epoch]))
             result = {"epoch": epoch + 1, "value": best}
-            if asha.on_trial_result(None, trial, result) != TrialScheduler.CONTINUE:  # type: ignore[arg-type]
+            if asha.on_trial_result(None, trial, result) != TrialScheduler.CONTINUE:
                 break
     return trace
 
