@@ -66,7 +66,8 @@ def choose(device: str | None = None) -> Compute:
     if chosen.type == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         torch.backends.cudnn.benchmark = True  # shapes are few, and each is run thousands of times
-        torch.cuda.set_device(chosen)  # where kernels and graphs go that name no device
+        if chosen.index is not None:
+            torch.cuda.set_device(chosen)  # where kernels and graphs go that name no device
         precision = torch.bfloat16 if bf16 else None
         return Compute(chosen, torch.channels_last, precision, _can_capture(chosen), validation_batch=1_024)
     if chosen.type == "cpu":
