@@ -71,8 +71,6 @@ def choose(device: str | None = None) -> Compute:
         precision = torch.bfloat16 if bf16 else None
         return Compute(chosen, torch.channels_last, precision, _can_capture(chosen), validation_batch=1_024)
     if chosen.type == "cpu":
-        # A number below 1e-38 costs a hundred times another, and counts for nothing.
-        torch.set_flush_denormal(True)
         return Compute(chosen, torch.channels_last, None)
     return Compute(chosen, torch.contiguous_format, None)
 
