@@ -8,9 +8,7 @@ of its own. The curves are by the clock, from the first trial's beginning: what 
 """
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -19,7 +17,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -174,20 +171,12 @@ def _spread(values: list[float]) -> str:
 def _report(path: Path, found: list[Search]) -> None:
     import torch
 
-    from hpo.tracked import git_commit
+    from benchmarks.report import write
 
-    known: dict[str, Any] = {"torch": torch.__version__, "python": platform.python_version()}
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     ends = {name: float(np.mean([s.best[-1] for s in found if s.scheduler == name])) for name in SCHEDULERS}
-    path.write_text(
-        json.dumps({
-            "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "card": card},
-            "versions": known,
-            "commit": git_commit(),
-            "samples": [vars(s) for s in found],
-            "ratios": {"final.auto_over_hyperband": ends["auto"] / ends["optuna tpe + hyperband"]},
-        })
-    )  # fmt: skip
+    ratios = {"final.auto_over_hyperband": ends["auto"] / ends["optuna tpe + hyperband"]}
+    write(path, [vars(s) for s in found], ratios, ("torch", "optuna"), card=card)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,12 @@ the plain path's, PyTorch's own operators one after another, in the same run. Wi
 
 import argparse
 import gc
-import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +24,14 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.report import write  # noqa: E402
 from data.faces import EMOTIONS, Faces  # noqa: E402
 from model.device import Compute  # noqa: E402
 from model.hyperparameters import Hyperparameters  # noqa: E402
 from model.network import build_network  # noqa: E402
 from model.optimizers import OPTIMIZERS  # noqa: E402
 from model.steps import make_steps  # noqa: E402
-from model.trainer import FaceTrainer  # noqa: E402
+from model.trainer import FaceTrainer, never  # noqa: E402
 
 N_ROWS = 28_709
 """FER2013's training rows."""
@@ -93,10 +89,6 @@ def _faces(path: Path | None, *, n_drawn: int, size: int) -> Faces:
     )  # fmt: skip
 
 
-def _never() -> bool:
-    return False
-
-
 def _plain(trainer: FaceTrainer) -> Compute:
     return replace(trainer.compute, captures=False)
 
@@ -130,11 +122,11 @@ def _rate(trainer: FaceTrainer, params: Hyperparameters, compute: Compute) -> tu
     n_steps = N_STEPS if compute.device.type == "cuda" else 2
     n_images = min(len(trainer._training.labels) // params.batch_size, n_steps) * params.batch_size
     order = torch.arange(n_images)
-    steps.epoch(order[: 3 * params.batch_size], _never)
+    steps.epoch(order[: 3 * params.batch_size], never)
     rates = []
     for _ in range(5):
         began = time.perf_counter()
-        steps.epoch(order, _never)  # reads the device at its end
+        steps.epoch(order, never)  # reads the device at its end
         rates.append(n_images / (time.perf_counter() - began))
     return statistics.median(rates), rates
 
@@ -186,7 +178,7 @@ def _starts(faces: Faces, *, n_trials: int) -> dict[str, Any]:
         began = time.perf_counter()
         state = trainer._fresh(params, seed=number)
         steps = make_steps(state, trainer._training, params, trainer.compute)
-        steps.epoch(torch.arange(params.batch_size), _never)
+        steps.epoch(torch.arange(params.batch_size), never)
         seconds.append(time.perf_counter() - began)
         del state, steps
         gc.collect()
@@ -232,33 +224,10 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
-def _triton() -> str:
-    try:
-        return version("triton")
-    except PackageNotFoundError:
-        return "absent"
-
-
 def _write(path: Path, rows: list[dict[str, Any]], starts: dict[str, Any], learnt: list[dict[str, Any]]) -> None:
-    on_gpu = torch.cuda.is_available()
     ratios = {f"{r['network']}.b{r['batch']}.{r['optimizer']}.vs_plain": r["ours"] / r["plain"] for r in rows}
-    path.write_text(
-        json.dumps({
-            "machine": {
-                "platform": platform.platform(), "cores": os.cpu_count(),
-                "card": torch.cuda.get_device_name() if on_gpu else None,
-            },
-            "versions": {"python": platform.python_version(), "torch": torch.__version__, "triton": _triton()},
-            "commit": _output("git", "-C", str(ROOT), "rev-parse", "HEAD"),
-            "samples": {"speeds": rows, "starts": starts, "learnt": learnt},
-            "ratios": ratios,
-        })
-    )  # fmt: skip
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    write(path, {"speeds": rows, "starts": starts, "learnt": learnt}, ratios, ("torch", "triton"), card=card)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ stands beside the file. `benchmarks/search.py` takes a table that is named `face
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -46,7 +45,9 @@ def main() -> int:
     )
     print(f"{options.out}: {len(configurations)} configurations x {options.epochs} epochs x {options.seeds} seeds")
     if options.json:
-        _report(options.json, list(done.values()))
+        from benchmarks.report import write
+
+        write(options.json, list(done.values()), {}, ("torch",))
     return 0
 
 
@@ -170,22 +171,6 @@ def _write(out: Path, configurations: list[dict[str, Any]], rows: list[list[dict
         mean_val_accuracy=accuracy.mean(1),
         epoch_seconds=padded("epoch_seconds").mean(1),
     )
-
-
-def _report(path: Path, samples: list[dict[str, Any]]) -> None:
-    import torch
-
-    from hpo.tracked import git_commit
-
-    path.write_text(
-        json.dumps({
-            "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "processor": platform.processor()},
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
-            "commit": git_commit(),
-            "samples": samples,
-            "ratios": {},
-        })
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

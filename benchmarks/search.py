@@ -11,10 +11,8 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +75,9 @@ def main() -> int:
     ratios = _ratios(cells)
     print("\n".join(f"{name}: {value:.3f}" for name, value in ratios.items()))
     if options.json:
-        _write(options.json, cells, ratios)
+        from benchmarks.report import write
+
+        write(options.json, [vars(c) for c in cells], ratios, PACKAGES)
     if options.plot:
         from benchmarks.searching.tables import draw
 
@@ -98,13 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
     found.add_argument("--cells", type=Path, default=ROOT / "benchmarks" / ".cells", metavar="DIR")
     return found
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
 
 
 def _tasks(folder: Path | None, *, quick: bool, held_out: bool) -> list[tuple[str, str]]:
@@ -139,9 +132,11 @@ def _run(wanted: list[Key], folder: Path, curves: str | None, options: argparse.
 
 def _code() -> str:
     """A digest of all that decides a cell's outcome."""
+    from benchmarks.report import installed
+
     files = [*sorted((ROOT / "hpo").rglob("*.py")), *sorted((ROOT / "benchmarks" / "searching").glob("*.py"))]
     parts = [f.read_bytes() for f in [*files, Path(__file__)] if _decides(f)]
-    parts += [f"{p}=={_version(p)}".encode() for p in PACKAGES]
+    parts += [f"{p}=={installed(p)}".encode() for p in PACKAGES]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
 
@@ -221,21 +216,6 @@ def _ratios(cells: "list[Cell]") -> dict[str, float]:
         found["decision_seconds.mean"] = sum(c.decision_mean for c in own) / len(own)
         found["decision_seconds.p95"] = sum(c.decision_p95 for c in own) / len(own)
     return found
-
-
-def _write(path: Path, cells: "list[Cell]", ratios: dict[str, float]) -> None:
-    from hpo.tracked import git_commit
-
-    known = {package: _version(package) for package in PACKAGES}
-    path.write_text(
-        json.dumps({
-            "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "processor": platform.processor()},
-            "versions": {"python": platform.python_version(), **known},
-            "commit": git_commit(),
-            "samples": [vars(c) for c in cells],
-            "ratios": ratios,
-        })
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

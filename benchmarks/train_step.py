@@ -9,9 +9,6 @@ again, with no loop around it. All in the same run, in turns: ratios are medians
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -47,7 +44,11 @@ def main() -> int:
         rows.append(_measured(network, batch, options.turns, n_steps=1 if network == "published" else options.steps))
         print(_line(rows[-1]), flush=True)
     if options.json:
-        _write(options.json, rows)
+        import torch
+
+        from benchmarks.report import write
+
+        write(options.json, rows, dict(_ratios(rows)), ("torch",), threads=torch.get_num_threads())
     return 0
 
 
@@ -89,22 +90,18 @@ def _measured(network: str, batch: int, turns: int, *, n_steps: int) -> dict[str
     return {"network": network, "batch": batch, "images_per_second": rates, **ratio}
 
 
-def _never() -> bool:
-    return False
-
-
 def _ours(faces: "Faces", params: "Hyperparameters", stride: int) -> Callable[[], None]:
     import torch
 
     from model.steps import make_steps
-    from model.trainer import FaceTrainer
+    from model.trainer import FaceTrainer, never
 
     trainer = FaceTrainer(faces, device="cpu", pool_stride=stride)  # type: ignore[arg-type]
     steps = make_steps(trainer._fresh(params, seed=0), trainer._training, params, trainer.compute)
     n_images = len(faces.splits["train"])
 
     def run() -> None:
-        steps.epoch(torch.randperm(n_images), _never)
+        steps.epoch(torch.randperm(n_images), never)
 
     return run
 
@@ -222,22 +219,6 @@ def _ratios(rows: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:
     for row in rows:
         for name in ("vs_plain", "vs_arithmetic"):
             yield f"{row['network']}.b{row['batch']}.{name}", row[name]
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    import torch
-
-    from hpo.tracked import git_commit
-
-    path.write_text(
-        json.dumps({
-            "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
-            "commit": git_commit(),
-            "samples": rows,
-            "ratios": dict(_ratios(rows)),
-        })
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import io
 import math
 import os
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +13,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.commit import git_commit
 from hpo.outbox import PARENT, Outbox
 from hpo.schedulers.protocol import params_of, was_paused
 from hpo.spec import Metrics, Params, StudySpec
@@ -208,19 +208,6 @@ def _common_tags(identity: StudyIdentity) -> dict[str, str]:
     if commit := git_commit():
         tags["mlflow.source.git.commit"] = commit
     return tags
-
-
-def git_commit() -> str | None:
-    """The commit that this code stands at, with `-dirty` where it was changed since; None outside a repository."""
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
 
 
 def _dataset(identity: StudyIdentity) -> dict[str, Any] | None:
