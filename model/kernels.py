@@ -34,6 +34,14 @@ def patches(faces, rows, out, mean, inverse_std, n, size: tl.constexpr, block: t
 
 
 @triton.jit
+def _keep(parts, first, second, channels: tl.constexpr):
+    """A program's part of both sums."""
+    place = parts + tl.program_id(0) * 2 * channels + tl.arange(0, channels)
+    tl.store(place, tl.sum(first, 0))
+    tl.store(place + channels, tl.sum(second, 0))
+
+
+@triton.jit
 def sums(y, parts, n, channels: tl.constexpr, block: tl.constexpr):
     """Sums of values and of their squares by channel, in as many parts as there are programs."""
     c = tl.arange(0, channels)[None, :]
@@ -44,9 +52,7 @@ def sums(y, parts, n, channels: tl.constexpr, block: tl.constexpr):
         values = tl.load(y + at.to(tl.int64) * channels + c, mask=at < n, other=0.0).to(tl.float32)
         first += values
         second += values * values
-    place = parts + tl.program_id(0) * 2 * channels + tl.arange(0, channels)
-    tl.store(place, tl.sum(first, 0))
-    tl.store(place + channels, tl.sum(second, 0))
+    _keep(parts, first, second, channels)
 
 
 @triton.jit
@@ -140,9 +146,7 @@ def gradient_sums(
         incoming = tl.load(gradient + target, mask=alive, other=0.0).to(tl.float32) * rescale
         first += incoming
         second += tl.where(alive, incoming * (value - average) * inverse, 0.0)
-    place = parts + tl.program_id(0) * 2 * channels + tl.arange(0, channels)
-    tl.store(place, tl.sum(first, 0))
-    tl.store(place + channels, tl.sum(second, 0))
+    _keep(parts, first, second, channels)
 
 
 @triton.jit

@@ -38,9 +38,9 @@ def train_epochs(
     """
     n_images = len(training.labels)
     steps = make_steps(state, training, hyperparameters, compute)
-    state.network.train()
     while state.epoch < hyperparameters.epochs:
         began = time.perf_counter()
+        state.network.train()
         sums = steps.epoch(torch.randperm(n_images, generator=state.shuffling), stop)
         if sums is None:
             return
@@ -50,7 +50,6 @@ def train_epochs(
         validated = (math.nan, state.confusion) if diverged else validate(state.network, validation, compute, stop)
         if validated is None:
             return
-        state.network.train()
         state.epoch += 1
         state.confusion = validated[1]
         yield {

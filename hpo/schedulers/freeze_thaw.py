@@ -20,7 +20,7 @@ from hpo.coordinates import Coordinates, Floats, Ints
 from hpo.draws import Candidates, Drawn, Draws
 from hpo.schedulers.asha import AshaScheduler
 from hpo.schedulers.curves import Curve, curve_of, observations, relative_time, rungs, thinned
-from hpo.schedulers.pool import LENGTH, Key, Pool, configuration
+from hpo.schedulers.pool import Pool
 from hpo.schedulers.proposals import fixed_start
 from hpo.schedulers.protocol import (
     DROPPED,
@@ -35,7 +35,7 @@ from hpo.schedulers.protocol import (
     within_budget,
 )
 from hpo.schedulers.surrogate import Posterior, Rows, fit
-from hpo.seeds import derived_seed
+from hpo.seeds import configuration_key, derived_seed
 from hpo.spec import StudySpec
 
 FIRST = 8
@@ -148,16 +148,16 @@ class FreezeThawScheduler:
                 return None
         rng = np.random.default_rng(derived_seed(self.spec.seed, 0, "first rung"))
         taken = sum(step.why.get("by") == "first rung" for step in history.steps)  # a failed one is not tried again
-        tried = {configuration(t.params) for t in history.trials}
+        tried = {configuration_key(t.params) for t in history.trials}
         spread = list(self._space()[1].spread(rng, width))[taken:]
-        drawn = next((one for one in spread if configuration(one.suggested) not in tried), None)
+        drawn = next((one for one in spread if configuration_key(one.suggested) not in tried), None)
         if drawn is None:  # a space of a few choices
             return None
         return Start(_suggested(drawn), until_epoch=1, why={"by": "first rung"})
 
     def _space(self) -> tuple[Coordinates, Candidates, Pool]:
         if not self._spaces:
-            coordinates = Coordinates(self.spec.suggest, frozenset({LENGTH}))
+            coordinates = Coordinates(self.spec.suggest, frozenset({"epochs"}))
             draws = self.draws or Draws(self.spec.suggest)
             self._spaces.append((coordinates, draws, Pool(self.spec.seed, draws, coordinates)))
         return self._spaces[0]
@@ -238,13 +238,13 @@ class FreezeThawScheduler:
                 points.append(point)
         return candidates, np.array(points) if points else coordinates.encode([])
 
-    def _tried(self, history: History) -> dict[Key, float]:
+    def _tried(self, history: History) -> dict[str, float]:
         """Of each configuration how many epochs need no new trial: those that its own has had, or may still get."""
-        found: dict[Key, float] = {}
+        found: dict[str, float] = {}
         for trial in history.trials:
             is_whole = trial.state == TrialState.COMPLETE
             epochs = history.horizon(trial) or self._longest() if is_whole else math.inf
-            key = configuration(trial.params)
+            key = configuration_key(trial.params)
             found[key] = max(found.get(key, 0.0), epochs)
         return found
 

@@ -4,31 +4,27 @@ Drawing from a define-by-run space costs more than judging what was drawn, so th
 decisions. What is near the best is new each time: that is where a peak is climbed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial
 
 from hpo.coordinates import Coordinates, Floats
 from hpo.draws import Candidates, Drawn
-from hpo.seeds import derived_seed
+from hpo.seeds import configuration_key, derived_seed
 
 N_ANYWHERE = 400
 N_NEAR = 16
 """So many near each of the best, for each of ..."""
 NEAR_WIDTHS = (0.2, 0.1, 0.05)
 """... these shares of every param's range: a peak is looked for widely, then climbed."""
-LENGTH = "epochs"
-"""The param that is a trial's own length."""
 DECISIONS = 10
 """How many decisions in a row what is from anywhere serves."""
 
 
-Key = tuple[tuple[str, Any], ...]
-Keyed = tuple[Key, Drawn, Floats]
-"""A configuration as something that can be looked up, as drawn, and its point float64 [d]."""
+Keyed = tuple[str, Drawn, Floats]
+"""A configuration's key, the configuration as drawn, and its point float64 [d]."""
 
 
 class Pool:
@@ -61,9 +57,4 @@ class Pool:
     def _keyed(self, drawn: Iterable[Drawn]) -> list[Keyed]:
         them = list(drawn)
         points = self._coordinates.encode([one.suggested for one in them])
-        return [(configuration(one.suggested), one, point) for one, point in zip(them, points, strict=True)]
-
-
-def configuration(suggested: Mapping[str, Any]) -> Key:
-    """Suggested params but for a trial's length: two trials that differ in it alone train the same epochs."""
-    return tuple(sorted(item for item in suggested.items() if item[0] != LENGTH))
+        return [(configuration_key(one.suggested), one, point) for one, point in zip(them, points, strict=True)]
