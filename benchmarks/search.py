@@ -39,11 +39,12 @@ QUICK = {
 def methods() -> "dict[str, Method]":
     """Every method that can run here, by name."""
     from benchmarks.searching.fidelities import fidelity_peers
-    from benchmarks.searching.methods import NO_CHECKPOINTS, doubling, ours, screen
+    from benchmarks.searching.methods import BY_SECONDS, NO_CHECKPOINTS, doubling, ours, screen
     from benchmarks.searching.peers import peers
 
     return {
         OURS: ours("auto"),
+        f"{OURS}{BY_SECONDS}": ours("auto", step_cost="seconds"),
         ASHA: ours("asha"),
         **peers(),
         **fidelity_peers(),
@@ -65,7 +66,7 @@ def main() -> int:
     if options.quick:
         names = [n for n in names if n in {OURS, ASHA} or (n.startswith("optuna") and n != "optuna gp")]
     tasks = _tasks(Path(folder) if folder else None, quick=options.quick, held_out=options.held_out)
-    seeds = range(5 if options.quick else options.seeds)
+    seeds = range(min(5, options.seeds) if options.quick else options.seeds)
     wanted = [(family, task, seed, name) for seed in seeds for family, task in tasks for name in names]
     done = _run(wanted, options.cells, folder, options)
     cells = [done[key] for key in wanted]
@@ -186,25 +187,27 @@ def _cell(key: Key) -> "tuple[Key, Cell]":
     budget = FULL_TRAININGS * task.max_epochs
     trace = _state["methods"][method](task, seed, budget)
     seconds = np.array(trace.decision_seconds or [0.0])
-    within = [(e, task.regret(s)) for e, s in zip(trace.epochs, trace.scored, strict=True) if e <= budget]
+    n = sum(e <= budget for e in trace.epochs)
     return key, Cell(
-        method, family, name, seed, [e for e, _ in within], [r for _, r in within], budget, task.max_epochs,
-        float(seconds.mean()), float(np.quantile(seconds, 0.95)),
+        method, family, name, seed, trace.epochs[:n], [task.regret(s) for s in trace.scored[:n]], budget,
+        task.max_epochs, float(seconds.mean()), float(np.quantile(seconds, 0.95)), trace.clock[:n], trace.seconds,
     )  # fmt: skip
 
 
 def _ratios(cells: "list[Cell]") -> dict[str, float]:
-    from benchmarks.searching.methods import is_hypothetical
+    from benchmarks.searching.methods import is_variant
     from benchmarks.searching.peers import HYPERBAND
-    from benchmarks.searching.tables import by_method, cost_ratio, regrets
+    from benchmarks.searching.tables import Cell, by_method, cost_ratio, regrets
 
     found: dict[str, float] = {}
-    cells = [c for c in cells if not is_hypothetical(c.method)]
+    cells = [c for c in cells if not is_variant(c.method)]
     for family in sorted({c.family for c in cells}):
         mine = [c for c in cells if c.family == family]
         table = regrets(mine)
         if hyperband := cost_ratio(mine, OURS, HYPERBAND):
             found[f"epochs_to_hyperband_final.{family}"] = hyperband.mean
+        if any(c.seconds for c in mine) and (in_seconds := cost_ratio(mine, OURS, HYPERBAND, Cell.seconds_to)):
+            found[f"seconds_to_hyperband_final.{family}"] = in_seconds.mean
         others = [m for m in table if m != OURS]
         best = min(others, key=lambda m: table[m][20], default=None)
         if best is not None and (ratio := cost_ratio(mine, OURS, best)):

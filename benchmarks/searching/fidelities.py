@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.searching.methods import FREE_RESUME, Method, Trace
-from benchmarks.searching.tasks import Floats, Task
+from benchmarks.searching.tasks import Curve, Task
 
 
 def with_smac(*, free_resume: bool) -> Method:
@@ -34,24 +34,20 @@ def with_smac(*, free_resume: bool) -> Method:
                 max_budget=task.max_epochs, output_directory=Path(folder),
             )  # fmt: skip
             smac = MultiFidelityFacade(scenario, _never_called, logging_level=40, overwrite=True)
-            trace, used, known = Trace(), set[int](), dict[Any, tuple[Floats, Floats]]()
+            trace, used, known = Trace(), set[int](), dict[Any, Curve]()
             reached: dict[Any, int] = {}
             while trace.spent < budget:
                 began = time.perf_counter()
                 info = smac.ask()
                 trace.decision_seconds.append(time.perf_counter() - began)
                 if info.config not in known:
-                    _, row, seen, scored = task.curve(dict(info.config), used)
+                    _, row, known[info.config] = task.curve(dict(info.config), used)
                     used |= set() if row is None else {row}
-                    known[info.config] = (seen, scored)
-                seen, scored = known[info.config]
+                curve = known[info.config]
                 until = max(1, round(info.budget or task.max_epochs))
-                start = reached.get(info.config, 0) if free_resume else 0
-                for epoch in range(start, until):
-                    if trace.spent >= budget or not trace.see(float(seen[epoch]), float(scored[epoch])):
-                        break
+                trace.go_on(curve, reached.get(info.config, 0) if free_resume else 0, until, budget)
                 reached[info.config] = until
-                best = float(np.max(np.where(np.isfinite(seen[:until]), seen[:until], -math.inf)))
+                best = float(np.max(np.where(np.isfinite(curve.seen[:until]), curve.seen[:until], -math.inf)))
                 smac.tell(info, TrialValue(cost=-best if math.isfinite(best) else -task.worst), save=False)
         return trace
 
@@ -99,17 +95,17 @@ def ray_asha(task: Task, seed: int, budget: int) -> Trace:
         began = time.perf_counter()
         suggested = {name: domain.sample(random_state=rng) for name, domain in space.items()}
         trace.decision_seconds.append(time.perf_counter() - began)
-        _, row, seen, scored = task.curve(suggested, used)
+        _, row, curve = task.curve(suggested, used)
         used |= set() if row is None else {row}
         trial: Any = SimpleNamespace(trial_id=str(number))
         number += 1
         asha.on_trial_add(None, trial)
         best = -math.inf
-        for epoch in range(len(seen)):
-            if trace.spent >= budget or not trace.see(float(seen[epoch]), float(scored[epoch])):
+        for epoch, seen in enumerate(map(float, curve.seen)):
+            if trace.spent >= budget or not trace.see(curve, epoch):
                 asha.on_trial_error(None, trial)
                 break
-            best = max(best, float(seen[epoch]))
+            best = max(best, seen)
             result = {"epoch": epoch + 1, "value": best}
             if asha.on_trial_result(None, trial, result) != TrialScheduler.CONTINUE:
                 break

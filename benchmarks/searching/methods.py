@@ -10,11 +10,11 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from benchmarks.searching.tasks import Floats, Task
+from benchmarks.searching.tasks import Curve, Task
 from hpo.draws import Drawn, Draws
 from hpo.schedulers.freeze_thaw import FreezeThawScheduler
 from hpo.schedulers.named import make_scheduler
-from hpo.schedulers.protocol import DECISIONS, DROPPED, Continue, Done, History, Start, Step
+from hpo.schedulers.protocol import DECISIONS, DROPPED, SECONDS, Continue, Done, History, Start, Step
 from hpo.spec import StudySpec
 
 
@@ -24,26 +24,40 @@ class Trace:
 
     Attributes:
         epochs: float64 [k], spent when each incumbent was found.
+        clock: float64 [k], seconds of training until then; zeros where the task has none.
         scored: float64 [k], what each is worth.
         decision_seconds: of every decision.
     """
 
     epochs: list[int] = field(default_factory=list)
+    clock: list[float] = field(default_factory=list)
     scored: list[float] = field(default_factory=list)
     decision_seconds: list[float] = field(default_factory=list)
     spent: int = 0
+    seconds: float = 0.0
     _best: float = -math.inf
 
-    def see(self, seen: float, scored: float) -> bool:
-        """Take in an epoch; false where it diverged."""
-        self.spent += 1
+    def see(self, curve: Curve, epoch: int) -> bool:
+        """Take in the epoch that follows `epoch` of them; false where it diverged."""
+        self.pay(curve, epoch, epoch + 1)
+        seen = float(curve.seen[epoch])
         if not math.isfinite(seen):
             return False
         if seen > self._best:
             self._best = seen
             self.epochs.append(self.spent)
-            self.scored.append(scored)
+            self.clock.append(self.seconds)
+            self.scored.append(float(curve.scored[epoch]))
         return True
+
+    def pay(self, curve: Curve, start: int, until: int) -> None:
+        """Count what training a curve's epochs takes."""
+        self.spent += until - start
+        self.seconds += 0.0 if curve.seconds is None else float(curve.seconds[start:until].sum())
+
+    def go_on(self, curve: Curve, start: int, until: int, budget: int) -> bool:
+        """Take in epochs of a curve as far as the budget goes; false where it ended or training diverged."""
+        return all(self.spent < budget and self.see(curve, epoch) for epoch in range(start, until))
 
 
 Method = Callable[[Task, int, int], Trace]
@@ -58,14 +72,15 @@ class _Unused:
         raise NotImplementedError
 
 
-FREE_RESUME, NO_CHECKPOINTS = ", free resume", ", no checkpoints"
-"""Appended to the names of methods as nobody runs them: a peer that may go on with what it has trained, ours that may
-not. They tell what the method saves from what the checkpoint saves."""
+FREE_RESUME, NO_CHECKPOINTS, BY_SECONDS = ", free resume", ", no checkpoints", ", by seconds"
+"""Appended to the names of variants, which stand in a table of their own. Two are what nobody runs: a peer that may go
+on with what it has trained, ours that may not: they tell what the method saves from what the checkpoint saves. The
+third weighs a step by its seconds."""
 
 
-def is_hypothetical(name: str) -> bool:
-    """Whether it is there only to tell the two apart."""
-    return name.endswith((FREE_RESUME, NO_CHECKPOINTS))
+def is_variant(name: str) -> bool:
+    """Whether it is there only to be told from the method itself."""
+    return name.endswith((FREE_RESUME, NO_CHECKPOINTS, BY_SECONDS))
 
 
 def ours(scheduler: Any, *, checkpoints: bool = True, **fields: Any) -> Method:
@@ -78,7 +93,7 @@ def ours(scheduler: Any, *, checkpoints: bool = True, **fields: Any) -> Method:
     """
 
     def run(task: Task, seed: int, budget: int) -> Trace:
-        trace, trials, curves, used = Trace(), list[FrozenTrial](), list[tuple[Floats, Floats]](), set[int]()
+        trace, trials, curves, used = Trace(), list[FrozenTrial](), list[Curve](), set[int]()
         n_again = 0
         spec = StudySpec(
             name="bench", suggest=task.suggest, prepare=lambda _: _Unused(), metric="value", n_trials=None,
@@ -93,7 +108,7 @@ def ours(scheduler: Any, *, checkpoints: bool = True, **fields: Any) -> Method:
             decision = decider.decide(History(spec, None, trials, paused))
             trace.decision_seconds.append(time.perf_counter() - began)
             if isinstance(decision, Start):
-                params, row, seen, scored = task.curve(decision.suggested.params, used)
+                params, row, curve = task.curve(decision.suggested.params, used)
                 used |= set() if row is None else {row}
                 trial = create_trial(
                     state=TrialState.RUNNING, params=params, distributions=dict(decision.suggested.distributions)
@@ -101,14 +116,14 @@ def ours(scheduler: Any, *, checkpoints: bool = True, **fields: Any) -> Method:
                 trial.number = len(trials)
                 trial.system_attrs.update(decision.suggested.system_attrs)
                 trials.append(trial)
-                curves.append((seen, scored))
+                curves.append(curve)
             elif isinstance(decision, Continue):
                 trial = trials[decision.number]
             else:
                 assert isinstance(decision, Done), decision
                 return trace
             if not checkpoints:  # of its budget so much is left
-                trace.spent += len(trial.intermediate_values)
+                trace.pay(curves[trial.number], 0, len(trial.intermediate_values))
                 n_again += len(trial.intermediate_values)
                 spec = replace(spec, n_epochs=max(1, budget - n_again))
                 decider = replace(decider, spec=spec)
@@ -147,18 +162,20 @@ def _n_steps(trial: FrozenTrial) -> int:
 
 
 def _carry_out(
-    trace: Trace, trial: FrozenTrial, curve: tuple[Floats, Floats], decision: Start | Continue, longest: int, order: int
+    trace: Trace, trial: FrozenTrial, curve: Curve, decision: Start | Continue, longest: int, order: int
 ) -> None:
     until = decision.until_epoch or longest
     reached = len(trial.intermediate_values)
     step = Step(order, trial.number, reached, until, decision.why)
     trial.user_attrs[DECISIONS] = [*trial.user_attrs.get(DECISIONS, []), step.to_json()]
     for epoch in range(reached, until):
-        if not trace.see(float(curve[0][epoch]), float(curve[1][epoch])):
+        if not trace.see(curve, epoch):
             trial.state = TrialState.PRUNED
             trial.user_attrs["hpo.reason"] = "diverged"
             break
-        trial.intermediate_values[epoch] = float(curve[0][epoch])
+        trial.intermediate_values[epoch] = float(curve.seen[epoch])
+    if curve.seconds is not None:
+        trial.user_attrs[SECONDS] = float(curve.seconds[: len(trial.intermediate_values)].sum())
     if len(trial.intermediate_values) >= longest:
         trial.state = TrialState.COMPLETE
     if trial.state.is_finished() and trial.intermediate_values:
@@ -173,17 +190,17 @@ def screen(width: int) -> Method:
         study = optuna.create_study(direction="maximize", sampler=rng)
         trace, used = Trace(), set[int]()
         while trace.spent < budget:
-            curves: list[tuple[float, int, Floats, Floats]] = []
+            curves: list[tuple[float, int, Curve]] = []
             for _ in range(width):
                 trial = study.ask()
-                _, row, seen, scored = task.curve(task.suggest(trial), used)
+                _, row, curve = task.curve(task.suggest(trial), used)
                 used |= set() if row is None else {row}
                 study.tell(trial, state=TrialState.PRUNED)
-                if trace.spent < budget and trace.see(float(seen[0]), float(scored[0])):
-                    curves.append((float(seen[0]), len(curves), seen, scored))
+                if trace.go_on(curve, 0, 1, budget):
+                    curves.append((float(curve.seen[0]), len(curves), curve))
             if curves:
-                _, _, seen, scored = max(curves)
-                _go_on(trace, seen, scored, 1, len(seen), budget)
+                _, _, curve = max(curves)
+                trace.go_on(curve, 1, len(curve), budget)
         return trace
 
     return run
@@ -196,17 +213,17 @@ def doubling(width: int = 16) -> Method:
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=seed))
         trace, used = Trace(), set[int]()
         while trace.spent < budget:
-            alive: list[tuple[Floats, Floats]] = []
+            alive: list[Curve] = []
             for _ in range(width):
                 trial = study.ask()
-                _, row, seen, scored = task.curve(task.suggest(trial), used)
+                _, row, curve = task.curve(task.suggest(trial), used)
                 used |= set() if row is None else {row}
                 study.tell(trial, state=TrialState.PRUNED)
-                alive.append((seen, scored))
+                alive.append(curve)
             reached, aim = 0, 1
             while alive and trace.spent < budget:
-                ok = [c for c in alive if _go_on(trace, *c, reached, aim, budget)]
-                ok.sort(key=lambda c: -float(np.nanmax(c[0][:aim])))
+                ok = [c for c in alive if trace.go_on(c, reached, aim, budget)]
+                ok.sort(key=lambda c: -float(np.nanmax(c.seen[:aim])))
                 if aim == task.max_epochs:
                     break
                 alive = ok[: max(1, len(alive) // 2)]
@@ -214,10 +231,3 @@ def doubling(width: int = 16) -> Method:
         return trace
 
     return run
-
-
-def _go_on(trace: Trace, seen: Floats, scored: Floats, start: int, until: int, budget: int) -> bool:
-    for epoch in range(start, until):
-        if trace.spent >= budget or not trace.see(float(seen[epoch]), float(scored[epoch])):
-            return False
-    return True

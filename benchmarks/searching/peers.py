@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import TrialState
 
 from benchmarks.searching.methods import Method, Trace
-from benchmarks.searching.tasks import Floats, Task
+from benchmarks.searching.tasks import Curve, Task
 
 
 def with_optuna(
@@ -23,37 +23,40 @@ def with_optuna(
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            study = optuna.create_study(direction="maximize", sampler=sampler(seed), pruner=pruner(task.max_epochs))
+            study = optuna.create_study(
+                study_name=f"{task.name}-{seed}",  # Hyperband draws a trial's bracket from it
+                direction="maximize", sampler=sampler(seed), pruner=pruner(task.max_epochs),
+            )  # fmt: skip
         trace, used = Trace(), set[int]()
         while trace.spent < budget:
             began = time.perf_counter()
             trial = study.ask()
             suggested = task.suggest(trial)
             trace.decision_seconds.append(time.perf_counter() - began)
-            params, row, seen, scored = task.curve(suggested, used)
+            params, row, curve = task.curve(suggested, used)
             used |= set() if row is None else {row}
             if row is not None:  # the sampler is told what really ran
                 kept = study._storage.get_trial(trial._trial_id).distributions
                 for name, value in params.items():
                     internal = kept[name].to_internal_repr(value)
                     study._storage.set_trial_param(trial._trial_id, name, internal, kept[name])
-            _train(study, trial, trace, seen, scored, budget)
+            _train(study, trial, trace, curve, budget)
         return trace
 
     return run
 
 
-def _train(study: optuna.Study, trial: optuna.Trial, trace: Trace, seen: Floats, scored: Floats, budget: int) -> None:
+def _train(study: optuna.Study, trial: optuna.Trial, trace: Trace, curve: Curve, budget: int) -> None:
     best = -math.inf
-    for epoch in range(len(seen)):
+    for epoch, seen in enumerate(map(float, curve.seen)):
         if trace.spent >= budget:
             return
-        if not trace.see(float(seen[epoch]), float(scored[epoch])):
+        if not trace.see(curve, epoch):
             study.tell(trial, state=TrialState.PRUNED)
             return
-        best = max(best, float(seen[epoch]))
-        trial.report(float(seen[epoch]), epoch)
-        if epoch < len(seen) - 1 and trial.should_prune():
+        best = max(best, seen)
+        trial.report(seen, epoch)
+        if epoch < len(curve) - 1 and trial.should_prune():
             study.tell(trial, state=TrialState.PRUNED)
             return
     study.tell(trial, best)
@@ -80,21 +83,21 @@ def with_syne_tune(make: Callable[[dict[str, Any], int, int], Any]) -> Method:
             began = time.perf_counter()
             suggestion = scheduler.suggest()
             trace.decision_seconds.append(time.perf_counter() - began)
-            params, row, seen, scored = task.curve(suggestion.config, used)
+            params, row, curve = task.curve(suggestion.config, used)
             used |= set() if row is None else {row}
             trial = Trial(number, params if row is not None else suggestion.config, None)
             number += 1
             scheduler.on_trial_add(trial)
             best = -math.inf
-            for epoch in range(len(seen)):
+            for epoch, seen in enumerate(map(float, curve.seen)):
                 if trace.spent >= budget:
                     break
-                if not trace.see(float(seen[epoch]), float(scored[epoch])):
+                if not trace.see(curve, epoch):
                     scheduler.on_trial_error(trial)
                     break
-                best = max(best, float(seen[epoch]))
+                best = max(best, seen)
                 result = {"value": best, "epoch": epoch + 1}
-                if epoch == len(seen) - 1:
+                if epoch == len(curve) - 1:
                     scheduler.on_trial_complete(trial, result)
                 elif scheduler.on_trial_result(trial, result) != SchedulerDecision.CONTINUE:
                     scheduler.on_trial_remove(trial)

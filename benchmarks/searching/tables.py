@@ -1,14 +1,14 @@
 """Figures of a finished benchmark: cost to a quality, regret by budget, ranks, with bootstrap intervals over tasks."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.searching.methods import is_hypothetical
+from benchmarks.searching.methods import is_variant
 
 Floats = NDArray[np.float64]
 
@@ -30,6 +30,8 @@ class Cell:
         regrets: of each incumbent, normalised.
         budget: epochs in all.
         longest: epochs of a full training.
+        clock: seconds of training when each incumbent was found.
+        seconds: of training in all; 0 where the task does not know.
     """
 
     method: str
@@ -42,6 +44,8 @@ class Cell:
     longest: int
     decision_mean: float
     decision_p95: float
+    clock: Sequence[float] = ()
+    seconds: float = 0.0
 
     def regret_at(self, epochs: float) -> float:
         """Of the incumbent when so much was spent; 1, the untrained network's, before there is one."""
@@ -50,12 +54,19 @@ class Cell:
 
     def cost_to(self, regret: float) -> float:
         """Epochs until the incumbent was this good and stayed so; the whole budget where it never was (censored)."""
-        cost = math.inf
-        for epochs, reached in zip(reversed(self.epochs), reversed(self.regrets), strict=True):
+        return self._until(regret, self.epochs, float(self.budget))
+
+    def seconds_to(self, regret: float) -> float:
+        """The same in seconds of training; a miss counts as all that were spent."""
+        return self._until(regret, self.clock, self.seconds)
+
+    def _until(self, regret: float, spent: Sequence[float], budget: float) -> float:
+        cost = budget
+        for at, reached in zip(reversed(spent), reversed(self.regrets), strict=True):
             if reached > regret:
                 break
-            cost = epochs
-        return min(cost, float(self.budget))
+            cost = min(at, budget)
+        return cost
 
 
 Cells = Sequence[Cell]
@@ -104,7 +115,9 @@ class Ratio:
     other_misses: float
 
 
-def cost_ratio(cells: Cells, ours: str, other: str) -> Ratio | None:
+def cost_ratio(
+    cells: Cells, ours: str, other: str, cost: Callable[[Cell, float], float] = Cell.cost_to
+) -> Ratio | None:
     """Our cost over another's to reach what the other ends with: task by task the mean of its final regrets."""
     methods = by_method(cells)
     if not {ours, other} <= methods.keys():
@@ -113,7 +126,7 @@ def cost_ratio(cells: Cells, ours: str, other: str) -> Ratio | None:
     for task in _tasks(cells):
         target = float(np.mean([c.regret_at(c.budget) for c in methods[other] if c.task == task]))
         mine = [[c for c in methods[m] if c.task == task] for m in (ours, other)]
-        means = [float(np.mean([math.log(c.cost_to(target)) for c in them])) for them in mine]
+        means = [float(np.mean([math.log(cost(c, target)) for c in them])) for them in mine]
         logs.append(means[0] - means[1])
         missed += [np.mean([c.regret_at(c.budget) > target for c in them]) for them in mine]
     values = np.array(logs)
@@ -157,7 +170,7 @@ def _interval(values: Floats) -> tuple[float, float]:
 def markdown(cells: Cells, ours: str) -> Iterator[str]:
     """The tables, family by family, as lines of Markdown."""
     for family in sorted({c.family for c in cells}):
-        mine = [c for c in cells if c.family == family and not is_hypothetical(c.method)]
+        mine = [c for c in cells if c.family == family and not is_variant(c.method)]
         n_seeds = len({c.seed for c in mine})
         yield f"### {family}: {len(_tasks(mine))} tasks, {n_seeds} seeds\n"
         yield "Mean regret in percent of the way from untrained to best, after so many full trainings;"
@@ -165,12 +178,15 @@ def markdown(cells: Cells, ours: str) -> Iterator[str]:
         yield "seconds a decision. On tables ours chooses among the rows themselves; others' proposals are taken for"
         yield "the nearest row that is left, and they are told so, but for SMAC3."
         yield ""
-        yield "| method | " + " | ".join(map(str, TRAININGS)) + " | rank at 2 | to 5 % | to 1 % | mean s | p95 s |"
-        yield "|---|" + "---|" * (len(TRAININGS) + 5)
+        timed = any(c.seconds for c in mine)
+        named = ["rank at 2", "to 5 %", "to 1 %", *(["seconds to 5 %", "to 1 %"] if timed else []), "mean s", "p95 s"]
+        yield "| method | " + " | ".join([*map(str, TRAININGS), *named]) + " |"
+        yield "|---|" + "---|" * (len(TRAININGS) + len(named))
         ranks, table = mean_ranks(mine, 2), regrets(mine)
         for method in sorted(table, key=lambda m: table[m][TRAININGS[-1]]):
             own = by_method(mine)[method]
-            costs = [np.exp(np.mean([math.log(c.cost_to(part)) for c in own])) for part in (0.05, 0.01)]
+            kinds = (Cell.cost_to, Cell.seconds_to) if timed else (Cell.cost_to,)
+            costs = [np.exp(np.mean([math.log(cost(c, p)) for c in own])) for cost in kinds for p in (0.05, 0.01)]
             row = [f"{100 * table[method][n]:.2f}" for n in TRAININGS]
             row += [f"{ranks.get(method, math.nan):.2f}", *(f"{c:.0f}" for c in costs)]
             row += [f"{np.mean([c.decision_mean for c in own]):.3f}", f"{np.mean([c.decision_p95 for c in own]):.3f}"]
@@ -178,7 +194,7 @@ def markdown(cells: Cells, ours: str) -> Iterator[str]:
         yield ""
         yield from _differences(mine, ours)
         yield from _costs(mine, ours)
-        yield from _checkpoints([c for c in cells if c.family == family])
+        yield from _variants([c for c in cells if c.family == family])
 
 
 def _costs(cells: Cells, ours: str) -> Iterator[str]:
@@ -186,29 +202,34 @@ def _costs(cells: Cells, ours: str) -> Iterator[str]:
     yield ""
     for other in sorted({c.method for c in cells} - {ours}):
         if ratio := cost_ratio(cells, ours, other):
-            yield (
-                f"- {other}: {ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]; "
-                f"ours {ratio.our_misses:.0%}, theirs {ratio.other_misses:.0%}"
-            )
+            line = f"- {other}: {ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]; "
+            line += f"ours {ratio.our_misses:.0%}, theirs {ratio.other_misses:.0%}"
+            if any(c.seconds for c in cells) and (timed := cost_ratio(cells, ours, other, Cell.seconds_to)):
+                line += f"; in seconds {timed.mean:.2f} [{timed.low:.2f}, {timed.high:.2f}]"
+            yield line
     yield ""
 
 
-def _checkpoints(cells: Cells) -> Iterator[str]:
-    """What a method wins and what going on from a checkpoint wins: each as it is, and as nobody runs it."""
+def _variants(cells: Cells) -> Iterator[str]:
+    """Each variant below the method itself, on the seeds that both have."""
     methods = by_method(cells)
-    pairs = [(m, m.rsplit(",", 1)[0]) for m in sorted(methods) if is_hypothetical(m)]
+    pairs = [(m, m.rsplit(",", 1)[0]) for m in sorted(methods) if is_variant(m)]
     pairs = [(m, base) for m, base in pairs if base in methods]
-    seeds = {c.seed for m, base in pairs for c in methods[m]}
     if not pairs:
         return
-    yield f"What the checkpoint wins: mean regret in percent after so many full trainings, {len(seeds)} seeds.\n"
-    yield "| method | " + " | ".join(map(str, TRAININGS)) + " |"
-    yield "|---|" + "---|" * len(TRAININGS)
-    for hypothetical, base in pairs:
-        for method in (base, hypothetical):
-            mine = [c for c in methods.get(method, []) if c.seed in seeds]
+    timed = any(c.seconds for c in cells)
+    named = [*map(str, TRAININGS), *(["seconds to 5 %", "to 1 %"] if timed else [])]
+    yield "Variants: mean regret in percent after so many full trainings.\n"
+    yield "| method | seeds | " + " | ".join(named) + " |"
+    yield "|---|---|" + "---|" * len(named)
+    for variant, base in pairs:
+        seeds = {c.seed for c in methods[variant]} & {c.seed for c in methods[base]}
+        for method in (base, variant):
+            mine = [c for c in methods[method] if c.seed in seeds]
             row = [f"{100 * np.mean([c.regret_at(n * c.longest) for c in mine]):.2f}" for n in TRAININGS]
-            yield f"| {method} | " + " | ".join(row) + " |"
+            if timed:
+                row += [f"{np.exp(np.mean([math.log(c.seconds_to(p)) for c in mine])):.0f}" for p in (0.05, 0.01)]
+            yield f"| {method} | {len(seeds)} | " + " | ".join(row) + " |"
     yield ""
 
 
@@ -220,7 +241,7 @@ def draw(cells: Cells, ours: str, family: str, path: Path) -> None:
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
     axes.set_prop_cycle(color=colormaps["tab20"].colors[::2] + colormaps["tab20"].colors[1::2])  # type: ignore[attr-defined]
-    mine = [c for c in cells if c.family == family and not is_hypothetical(c.method)]
+    mine = [c for c in cells if c.family == family and not is_variant(c.method)]
     longest = mine[0].longest
     spent = np.unique(np.geomspace(longest / 10, 20 * longest, 80).round())
     methods = by_method(mine)

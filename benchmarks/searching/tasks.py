@@ -1,7 +1,6 @@
 """What a search is measured on: recorded learning curves, or ones in closed form where none are at hand.
 
-Values are signed so that more is better. A curve is what a search sees (`seen`, NaN where training diverged) and what
-its choice is scored by (`scored`: the noise-free or the test value), each float64 [R], for 1 to R epochs.
+Values are signed so that more is better.
 """
 
 import json
@@ -30,12 +29,30 @@ N_REFERENCE = 4_000
 
 
 @dataclass(frozen=True)
+class Curve:
+    """What a configuration comes to after 1 to R epochs.
+
+    Attributes:
+        seen: float64 [R], what a search sees; NaN where training diverged.
+        scored: float64 [R], what its choice is scored by: the noise-free or the test value.
+        seconds: float64 [R], what each epoch takes; None where that was not recorded.
+    """
+
+    seen: Floats
+    scored: Floats
+    seconds: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.seen)
+
+
+@dataclass(frozen=True)
 class Task:
     """A search problem.
 
     Attributes:
         curve: a configuration as suggested, and the rows that are used up, to what it is taken for (the configuration
-            itself, or the nearest recorded one), its row or None, what is seen and what is scored.
+            itself, or the nearest recorded one), its row or None, and its curve.
         snapped: what each of many would be taken for.
         best: the best scored value known.
         worst: the untrained network's.
@@ -45,7 +62,7 @@ class Task:
     name: str
     max_epochs: int
     suggest: Callable[[Any], dict[str, Any]]
-    curve: Callable[[Mapping[str, Any], set[int]], tuple[dict[str, Any], int | None, Floats, Floats]]
+    curve: Callable[[Mapping[str, Any], set[int]], tuple[dict[str, Any], int | None, Curve]]
     best: float
     worst: float
     snapped: Callable[[Sequence[Mapping[str, Any]], set[int]], Sequence[Mapping[str, Any]]] = lambda them, _used: them
@@ -110,9 +127,9 @@ def _table_task(
         distances[:, list(used)] = np.inf
         return np.asarray(distances.argmin(1))
 
-    def curve(suggested: Mapping[str, Any], used: set[int]) -> tuple[dict[str, Any], int | None, Floats, Floats]:
+    def curve(suggested: Mapping[str, Any], used: set[int]) -> tuple[dict[str, Any], int | None, Curve]:
         row = int(nearest([suggested], used)[0])
-        return params[row], row, seen[row], scored[row]
+        return params[row], row, Curve(seen[row], scored[row])
 
     def snapped(suggested: Sequence[Mapping[str, Any]], used: set[int]) -> list[dict[str, Any]]:
         return [params[row] for row in nearest(suggested, used)]
@@ -174,18 +191,24 @@ def _suggest_lcbench(trial: Any) -> dict[str, Any]:
 
 
 def _lcbench_task(session: Any, name: str, code: int) -> Task:
-    def accuracy(configurations: Floats, epochs: Floats) -> Floats:
-        """Of [n, 7] configurations at [m] epochs: [n, m] in [0, 1]."""
+    def predicted(configurations: Floats, epochs: Floats) -> Floats:
+        """Of [n, 7] configurations at [m] epochs: [n, m, 2], seconds until then and accuracy in percent."""
         n, m = len(configurations), len(epochs)
         rows = np.concatenate([np.tile(epochs, n)[:, None], np.repeat(configurations, m, axis=0)], axis=1)
         given = {"x_cat": np.full((n * m, 1), code, np.int32), "x_cont": rows.astype(np.float32)}
-        return np.asarray(session.run(None, given)[0][:, 1], float).reshape(n, m) / 100
+        return np.asarray(session.run(None, given)[0][:, :2], float).reshape(n, m, 2)
 
-    every = np.arange(2.0, 52.0)
+    def accuracy(configurations: Floats, epochs: Floats) -> Floats:
+        """The same in [0, 1]: [n, m]."""
+        return predicted(configurations, epochs)[:, :, 1] / 100
 
-    def curve(suggested: Mapping[str, Any], _used: set[int]) -> tuple[dict[str, Any], int | None, Floats, Floats]:
-        values = accuracy(np.array([[suggested[n] for n in _LCBENCH]], float), every)[0]
-        return dict(suggested), None, values, values
+    every = np.arange(1.0, 52.0)
+
+    def curve(suggested: Mapping[str, Any], _used: set[int]) -> tuple[dict[str, Any], int | None, Curve]:
+        seconds, percent = predicted(np.array([[suggested[n] for n in _LCBENCH]], float), every)[0].T
+        values = percent[1:] / 100
+        # From epoch to epoch the surrogate's clock may go back: each takes its share of the whole.
+        return dict(suggested), None, Curve(values, values, np.full(len(values), seconds.max() / len(every)))
 
     rng = np.random.default_rng(0)
     u = rng.random((N_REFERENCE, 7))
@@ -196,7 +219,7 @@ def _lcbench_task(session: Any, name: str, code: int) -> Task:
     some = np.array([8.0, 16.0, 24.0, 32.0, 40.0, 48.0, 51.0])
     best = _best_of(accuracy, sample, some, rng)
     worst = float(np.median(accuracy(sample[:500], np.array([1.0]))))
-    return Task("lcbench", name, len(every), _suggest_lcbench, curve, best, worst)
+    return Task("lcbench", name, len(every) - 1, _suggest_lcbench, curve, best, worst)
 
 
 def _best_of(accuracy: Callable[[Floats, Floats], Floats], sample: Floats, epochs: Floats, rng: Any) -> float:
@@ -222,7 +245,7 @@ def closed_form(kind: str) -> Task:
             "optimizer": trial.suggest_categorical("optimizer", ("sgd", "adam", "rmsprop")),
         }
 
-    def curve(suggested: Mapping[str, Any], _used: set[int]) -> tuple[dict[str, Any], int | None, Floats, Floats]:
+    def curve(suggested: Mapping[str, Any], _used: set[int]) -> tuple[dict[str, Any], int | None, Curve]:
         kinds = {"sgd": -0.5, "adam": -3.0, "rmsprop": -3.2}
         away = math.log10(suggested["learning_rate"]) - kinds[suggested["optimizer"]]
         width = {"smooth": 1.5, "flat": 0.3, "crossing": 0.8}[kind]
@@ -233,6 +256,6 @@ def closed_form(kind: str) -> Task:
         values = 0.14 + top * (1 - np.exp(-epochs / speed))
         if suggested["learning_rate"] > 0.9:
             values[3:] = np.nan
-        return dict(suggested), None, values, values
+        return dict(suggested), None, Curve(values, values)
 
     return Task("closed_form", kind, 50, suggest, curve, 0.74, 0.14)
