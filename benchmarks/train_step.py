@@ -115,12 +115,12 @@ def _arithmetic(faces: "Faces", params: "Hyperparameters", stride: int) -> Calla
     trainer = FaceTrainer(faces, device="cpu", pool_stride=stride)  # type: ignore[arg-type]
     state = trainer._fresh(params, seed=0)
     state.network.train()
-    rows = torch.arange(params.batch_size)
+    batch = trainer._training.batch(torch.arange(params.batch_size), state.masks)
     n_steps = len(faces.splits["train"]) // params.batch_size
 
     def run() -> None:
         for _ in range(n_steps):
-            step(state.network, state.optimizer, trainer._training, rows, trainer.compute)
+            step(state.network, state.optimizer, batch, trainer.compute)
 
     return run
 

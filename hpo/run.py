@@ -54,7 +54,11 @@ def parser() -> argparse.ArgumentParser:
         "130, 143 interrupted",
     )
     add = found.add_argument
-    add("--study", required=True, help="a study in studies/ (demo, fer, fer_small, table2), or a .py file of your own")
+    add(
+        "--study",
+        required=True,
+        help="a study in studies/ (demo, fer, fer_augmented, fer_small, table2), or a .py file of your own",
+    )
     add("--trials", type=_count, metavar="N", help="set the budget anew: trials started that do not fail, in all")
     add("--timeout", type=_seconds, metavar="S", help="stop after S seconds; the same command goes on")
     add("--storage", default="sqlite:///hpo.db", metavar="URL", help="the Optuna store [sqlite:///hpo.db]")

@@ -202,7 +202,7 @@ def _common_tags(identity: StudyIdentity) -> dict[str, str]:
             tags[f"hpo.version.{package}"] = version(package)
         except PackageNotFoundError:
             continue
-    for name in ("data_digest", "network", "device"):
+    for name in ("data_digest", "network", "augmentation", "device"):
         if name in identity.description:
             tags[f"hpo.{name}"] = str(identity.description[name])
     if commit := git_commit():

@@ -73,7 +73,7 @@ class CapturedSteps:
         self._rate.copy_(self._hyperparameters.learning_rate / (1 + self._hyperparameters.lr_decay * self._updates))
         labels = self._faces.labels[rows]
         optimizer.zero_grad(set_to_none=True)
-        inputs = fused.patches(self._faces.images, rows, self._faces.mean, self._faces.std, self._dtype)
+        inputs = fused.patches(self._faces, rows, self._seed, self._dtype)
         logits = fused.logits(network, inputs, self._p, self._seed)  # [B, K]
         loss = functional.cross_entropy(logits, labels)
         loss.backward()  # type: ignore[no-untyped-call]

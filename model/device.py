@@ -81,9 +81,11 @@ def _can_capture(device: torch.device) -> bool:
         return False
     try:
         from model import fused
+        from model.steps import DeviceFaces
 
-        faces = torch.zeros((1, 4, 4), dtype=torch.uint8, device=device)
-        fused.patches(faces, torch.zeros(1, dtype=torch.int64, device=device), 0.0, 1.0, torch.float32)
+        zero = torch.zeros(1, dtype=torch.int64, device=device)
+        faces = DeviceFaces(torch.zeros((1, 4, 4), dtype=torch.uint8, device=device), zero, 0.0, 1.0)
+        fused.patches(faces, zero, zero, torch.float32)
     except Exception as error:
         log.warning("Triton does not work here, training is slower without it: %s", str(error).splitlines()[0])
         return False

@@ -19,7 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from model import kernels
+from model.augmentation import reach
 from model.network import EmotionCNN
+from model.steps import DeviceFaces
 
 _N_PARTS = 528
 """Partial sums of a reduction: four for each multiprocessor of an H100."""
@@ -74,12 +76,22 @@ class _Block(torch.autograd.Function):
         return out, d_weight, d_shift, None, None, None, None, None
 
 
-def patches(faces: Tensor, rows: Tensor, mean: float, std: float, dtype: torch.dtype) -> Tensor:
-    """What the first convolution looks at: of faces uint8 [N, S, S] and rows int64 [B], normalised [B·S·S, 16]."""
-    size = faces.shape[1]
+def patches(faces: DeviceFaces, rows: Tensor, seed: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the first convolution looks at: of the images `rows` int64 [B], varied and normalised: [B·S·S, 16].
+
+    Args:
+        faces: of the training split.
+        rows: of the batch.
+        seed: of what varies this batch's images, int64 0-d.
+        dtype: of the patches.
+    """
+    images, size = faces.images, faces.images.shape[1]
     n = len(rows) * size * size
-    out = torch.empty((n, _PATCH), dtype=dtype, device=faces.device)
-    kernels.patches[(triton.cdiv(n, 256),)](faces, rows, out, mean, 1 / std, n, size, 256)
+    out = torch.empty((n, _PATCH), dtype=dtype, device=images.device)
+    variation = (faces.augmentation != "none", reach(faces.augmentation, size))
+    kernels.patches[(triton.cdiv(n, 256),)](
+        images, rows, out, seed, faces.mean, 1 / faces.std, n, size, *variation, 256
+    )
     return out
 
 

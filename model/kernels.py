@@ -20,14 +20,30 @@ def _hashed(x):
 
 
 @triton.jit
-def patches(faces, rows, out, mean, inverse_std, n, size: tl.constexpr, block: tl.constexpr):
-    """3×3 surroundings of each pixel of the images `rows`, normalised, as rows of 16; zero beyond an image's edge."""
+def patches(
+    faces, rows, out, seed, mean, inverse_std, n,
+    size: tl.constexpr, flips: tl.constexpr, reach: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """3×3 surroundings of each pixel of the images `rows`, normalised, as rows of 16; zero beyond an image's edge.
+
+    Each image is first moved by up to `reach` pixels and mirrored, as its place in the batch and the seed draw it; the
+    same as `augmentation.moved`.
+    """
     at = tl.program_id(0) * block + tl.arange(0, block)
     k = tl.arange(0, 16)[None, :]
     i, j = (at // size) % size, at % size
     row = tl.load(rows + at // (size * size), mask=at < n, other=0)
     y, x = i[:, None] + k // 3 - 1, j[:, None] + k % 3 - 1
     inside = (k < 9) & (y >= 0) & (y < size) & (x >= 0) & (x < size) & (at < n)[:, None]
+    if flips:
+        place = (at // (size * size)).to(tl.uint32)[:, None]
+        key = tl.load(seed).to(tl.uint64)
+        bits = _hashed(place * 0x9E3779B9 ^ _hashed(key.to(tl.uint32) ^ 0x5BD1E995) ^ (key >> 32).to(tl.uint32))
+        x = tl.where((bits & 1) == 1, size - 1 - x, x)
+        if reach > 0:
+            down, right = (bits >> 8) % (2 * reach + 1), (bits >> 20) % (2 * reach + 1)
+            y = tl.minimum(tl.maximum(y - down.to(tl.int32) + reach, 0), size - 1)
+            x = tl.minimum(tl.maximum(x - right.to(tl.int32) + reach, 0), size - 1)
     pixels = tl.load(faces + row[:, None] * size * size + y * size + x, mask=inside, other=0).to(tl.float32)
     values = tl.where(inside, (pixels - mean) * inverse_std, 0.0)
     tl.store(out + at[:, None].to(tl.int64) * 16 + k, values.to(out.dtype.element_ty), mask=(at < n)[:, None])

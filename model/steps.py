@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from model.augmentation import Augmentation, varied
 from model.device import Compute
 from model.evaluation import Confusion
 from model.hyperparameters import Hyperparameters
@@ -24,12 +25,22 @@ Stop = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class DeviceFaces:
-    """Images of one split on the device: uint8 [N, S, S], labels int64 [N], and the normalisation of their values."""
+    """Images of one split on the device: uint8 [N, S, S], labels int64 [N], and the normalisation of their values.
+
+    Attributes:
+        augmentation: how they are varied in training.
+    """
 
     images: Tensor
     labels: Tensor
     mean: float
     std: float
+    augmentation: Augmentation = "none"
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> "DeviceFaces":
+        """Those of `rows` int64 [B], varied."""
+        images = varied(self.images, rows, self.augmentation, generator)
+        return DeviceFaces(images, self.labels[rows], self.mean, self.std)
 
 
 @dataclass(slots=True)
@@ -40,7 +51,7 @@ class TrainingState:
         epoch: the epoch to train next, from 0.
         updates: optimizer steps so far.
         shuffling: CPU generator of the order of images.
-        masks: generator of the dropout masks, on the device.
+        masks: generator of the dropout masks and of what varies images, on the device.
     """
 
     network: EmotionCNN
@@ -100,23 +111,21 @@ class PlainSteps:
                 return None
             rate = decayed(hyperparameters.learning_rate, hyperparameters.lr_decay, self.state.updates)
             set_learning_rate(optimizer, rate)
-            loss, batch_hits = step(self.state.network, optimizer, self.faces, rows, self.compute)
+            batch = self.faces.batch(rows, self.state.masks)
+            loss, batch_hits = step(self.state.network, optimizer, batch, self.compute)
             self.state.updates += 1
             loss_sum += loss * len(rows)
             hits += batch_hits
         return Sums(float(loss_sum), int(hits))
 
 
-def step(
-    network: EmotionCNN, optimizer: Optimizer, faces: DeviceFaces, rows: Tensor, compute: Compute
-) -> tuple[Tensor, Tensor]:
-    """One update on the images `rows` int64 [B]; gives the batch's mean loss and number of hits, both 0-d."""
-    labels = faces.labels[rows]
-    images = compute.normalised(faces.images[rows], faces.mean, faces.std)  # [B, 1, S, S]
+def step(network: EmotionCNN, optimizer: Optimizer, batch: DeviceFaces, compute: Compute) -> tuple[Tensor, Tensor]:
+    """One update on a batch; gives its mean loss and number of hits, both 0-d."""
+    images = compute.normalised(batch.images, batch.mean, batch.std)  # [B, 1, S, S]
     optimizer.zero_grad(set_to_none=True)
     with compute.forward_context():
         logits = network(images)  # [B, K]
-        loss = functional.cross_entropy(logits.float(), labels)
+        loss = functional.cross_entropy(logits.float(), batch.labels)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+    return loss.detach(), (logits.detach().argmax(1) == batch.labels).sum()

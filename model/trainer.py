@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from data.faces import Faces, Split
 from model import optimizers
 from model.artifacts import draw_artifacts, write_artifacts
+from model.augmentation import AUGMENTATIONS, Augmentation
 from model.checkpoint import CheckpointFolder, Payload
 from model.device import Compute, choose
 from model.evaluation import accuracy, macro_f1
@@ -45,12 +46,13 @@ class FaceTrainer:
         faces: with the splits `train` and `validation`, and perhaps `test`.
         device: name of a torch device; the best one here by default.
         pool_stride: 1 for the published network, 2 for the compact one.
+        augmentation: how training images are varied; `none` as published.
         checkpoint_seconds: the least time between two checkpoints; 0 writes one every epoch.
         threads: CPU threads; they belong to a trial's numbers, so a trial that goes on takes those it began with.
         stop: asked before every batch; true ends `train` cleanly.
 
     Raises:
-        ValueError: no such device, or no training or validation images.
+        ValueError: no such device or augmentation, or no training or validation images.
     """
 
     continues_past_epochs = True
@@ -62,6 +64,7 @@ class FaceTrainer:
         *,
         device: str | None = None,
         pool_stride: Literal[1, 2] = 1,
+        augmentation: Augmentation = "none",
         checkpoint_seconds: float = 30.0,
         threads: int | None = None,
         stop: Stop = never,
@@ -69,13 +72,16 @@ class FaceTrainer:
         for split in ("train", "validation"):
             if not len(faces.splits.get(split, ())):
                 raise ValueError(f"the data have no images for {split}")
-        self.faces, self.pool_stride, self.checkpoint_seconds, self.stop = faces, pool_stride, checkpoint_seconds, stop
+        if augmentation not in AUGMENTATIONS:
+            raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}")
+        self.faces, self.pool_stride, self.augmentation = faces, pool_stride, augmentation
+        self.checkpoint_seconds, self.stop = checkpoint_seconds, stop
         self.compute: Compute = choose(device)
         self.threads = threads or torch.get_num_threads()
         torch.set_num_threads(self.threads)
         training = faces.images[faces.splits["train"]]
         self._mean, self._std = float(training.mean()), max(float(training.std()), 1.0)
-        self._training = self._on_device("train")
+        self._training = replace(self._on_device("train"), augmentation=augmentation)
         self._validation = self._on_device("validation")
 
     def train(self, params: Mapping[str, Any], *, seed: int, workdir: Path) -> Iterator[dict[str, float]]:
@@ -88,7 +94,7 @@ class FaceTrainer:
 
         Args:
             params: fields of `Hyperparameters`.
-            seed: of first weights, order of images and dropout masks, each its own stream.
+            seed: of first weights, order of images, and masks with what varies images, each its own stream.
             workdir: the trial's folder, its own.
 
         Raises:
@@ -208,10 +214,11 @@ class FaceTrainer:
             raise ValueError(f"batch_size must be at most {n_images} (images), got {hyperparameters.batch_size}")
 
     def describe(self) -> dict[str, Any]:
-        """Data digest, network, class names, device, and the data set as MLflow notes it."""
+        """Data digest, network, augmentation, class names, device, and the data set as MLflow notes it."""
         return {
             "data_digest": self.faces.identity,
             "network": f"EmotionCNN(pool_stride={self.pool_stride}, image_size={self.faces.image_size})",
+            "augmentation": self.augmentation,
             "class_names": list(self.faces.class_names),
             "device": str(self.compute.device),
             "dataset": {
@@ -283,7 +290,7 @@ class FaceTrainer:
     def _fingerprint(self, hyperparameters: Hyperparameters, seed: int) -> str:
         # The kind of device and of steps too: what they remember fits no other kind.
         how = [self.compute.device.type, self.compute.captures, _FORMAT]
-        made_of = [self.faces.identity, self.pool_stride, self.faces.image_size, *how]
+        made_of = [self.faces.identity, self.augmentation, self.pool_stride, self.faces.image_size, *how]
         params = {name: value for name, value in asdict(hyperparameters).items() if name != "epochs"}
         whole = [params, seed, *made_of]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -12,6 +12,7 @@ from model.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
     from data.faces import Faces
+    from model.augmentation import Augmentation
 
 
 def suggest_faces(
@@ -71,13 +72,18 @@ def drawn_faces(*, n_train: int, n_validation: int, n_test: int, image_size: int
 
 
 def face_trainer(
-    faces: Callable[[Context], "Faces"], *, pool_stride: Literal[1, 2], checkpoint_seconds: float = 30.0
+    faces: Callable[[Context], "Faces"],
+    *,
+    pool_stride: Literal[1, 2],
+    augmentation: "Augmentation" = "none",
+    checkpoint_seconds: float = 30.0,
 ) -> Callable[[Context], Trainer]:
     """What a study's `prepare` is: the network on these faces.
 
     Args:
         faces: makes the data set.
         pool_stride: 1 for the network as published, 2 for the compact one.
+        augmentation: how training images are varied: none, flip, flip-shift.
         checkpoint_seconds: the least time between two checkpoints; 0 writes one every epoch.
     """
 
@@ -90,6 +96,7 @@ def face_trainer(
                 faces(context),
                 device=context.device,
                 pool_stride=pool_stride,
+                augmentation=augmentation,
                 checkpoint_seconds=checkpoint_seconds,
                 threads=context.threads,
                 stop=context.stop,

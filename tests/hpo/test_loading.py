@@ -64,10 +64,11 @@ def test_a_name_that_can_not_be_is_refused(name):
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(
-        UserError, match=r"no study 'demmo' \(did you mean demo\?\); there are demo, fer, fer_small, table2"
+        UserError,
+        match=r"no study 'demmo' \(did you mean demo\?\); there are demo, fer, fer_augmented, fer_small, table2",
     ):
         find_study("demmo")
-    assert set(known_studies()) == {"demo", "fer", "fer_small", "table2"}
+    assert set(known_studies()) == {"demo", "fer", "fer_augmented", "fer_small", "table2"}
 
 
 def test_a_folder_or_a_missing_file_is_no_study(tmp_path):

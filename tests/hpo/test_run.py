@@ -47,7 +47,7 @@ def test_a_flag_that_can_not_be_ends_with_2(flags, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--study", "nope"], "there are demo, fer, fer_small, table2"),
+        (["--study", "nope"], "there are demo, fer, fer_augmented, fer_small, table2"),
         (["--study", "../../x"], "must match"),
         (["--study", "demo", "--storage", "postgres://u:secret@h/d"], "need sqlite:///FILE"),
         (["--study", "demo", "--storage", "sqlite:////proc/nothing/hpo.db"], "/proc/nothing"),

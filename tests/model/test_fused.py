@@ -1,6 +1,7 @@
 """The fused kernels against PyTorch's own operators, in Triton's interpreter: no GPU needed."""
 
 import os
+from dataclasses import replace
 
 os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 
@@ -15,6 +16,7 @@ pytest.importorskip(
 )
 
 from model import fused
+from model.augmentation import moved
 from model.captured import CapturedSteps
 from model.device import Compute
 from model.hyperparameters import Hyperparameters
@@ -47,22 +49,23 @@ def network(stride: int, size: int):
 
 def faces(size: int):
     draw = torch.Generator().manual_seed(3)
-    return torch.randint(0, 256, (7, size, size), dtype=torch.uint8, generator=draw), torch.tensor([4, 0, 6])
+    images = torch.randint(0, 256, (7, size, size), dtype=torch.uint8, generator=draw)
+    return DeviceFaces(images, torch.tensor([0, 1, 2, 3, 4, 5, 6]), MEAN, STD), torch.tensor([4, 0, 6])
 
 
 def fused_logits(net, size: int, p: float = 0.0, seed: int = 5):
-    images, rows = faces(size)
-    inputs = fused.patches(images, rows, MEAN, STD, torch.float32)
+    some, rows = faces(size)
+    inputs = fused.patches(some, rows, torch.tensor(seed), torch.float32)
     return fused.logits(net, inputs, torch.tensor(p), torch.tensor(seed))
 
 
 @pytest.mark.parametrize(("stride", "size"), [(1, 6), (2, 9)])
 def test_outputs_gradients_and_running_statistics_are_those_of_pytorchs_operators(stride, size):
     plain, ours = network(stride, size), network(stride, size)
-    images, rows = faces(size)
+    some, rows = faces(size)
     labels = torch.tensor([0, 3, 6])
 
-    expected = plain((images[rows].unsqueeze(1).float() - MEAN) / STD)
+    expected = plain((some.images[rows].unsqueeze(1).float() - MEAN) / STD)
     functional.cross_entropy(expected, labels).backward()
     found = fused_logits(ours, size)
     functional.cross_entropy(found, labels).backward()
@@ -80,15 +83,13 @@ def test_outputs_gradients_and_running_statistics_are_those_of_pytorchs_operator
 
 def steps(kind, *, epochs: int, batch_size: int = 3):
     compute = Compute(torch.device("cpu"), torch.channels_last, None)
-    images, _ = faces(9)
-    labels = torch.arange(len(images)) % 7
     params = Hyperparameters(
         learning_rate=0.05, batch_size=batch_size, epochs=epochs, dropout=0.0, optimizer="sgd", lr_decay=0.1
     )
     net = network(2, 9)
     optimizer = OPTIMIZERS["sgd"].make(net.parameters(), 0.05, 0.0)
     state = TrainingState(net, optimizer, torch.Generator(), torch.Generator().manual_seed(1))
-    return state, kind(state, DeviceFaces(images, labels, MEAN, STD), params, compute)
+    return state, kind(state, faces(9)[0], params, compute)
 
 
 def test_an_epochs_steps_are_the_plain_ones_with_the_smaller_last_batch_and_the_rates_decay():
@@ -111,6 +112,29 @@ def test_a_number_that_is_none_shows_in_the_loss():
         state.network.convolutions[1].weight[0, 0, 0, 0] = float("nan")
 
     assert not torch.isfinite(torch.tensor(ours.epoch(torch.arange(7), lambda: False).loss))
+
+
+def test_patches_are_those_of_images_moved_and_mirrored_anew_for_every_step():
+    some, rows = faces(12)
+    ways = [(f, i, j) for f in (0, 1) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    seen = set()
+
+    for seed in range(12):
+        found = fused.patches(replace(some, augmentation="flip-shift"), rows, torch.tensor(seed), torch.float32)
+        for place, image in enumerate(found[:, :9].reshape(len(rows), 144, 9)):
+            n = len(ways)
+            flips, shifts = (
+                torch.tensor([w[0] for w in ways]),
+                torch.tensor([[w[1] for w in ways], [w[2] for w in ways]]),
+            )
+            candidates = moved(some.images, rows[place].expand(n), flips, shifts)
+            unfolded = functional.unfold((candidates.unsqueeze(1).float() - MEAN) / STD, 3, padding=1).transpose(1, 2)
+            matching = [way for way, one in zip(ways, unfolded, strict=True) if torch.allclose(one, image, atol=1e-5)]
+            assert len(matching) == 1
+            seen.add(matching[0])
+
+    assert {f for f, _, _ in seen} == {0, 1}
+    assert {i for _, i, _ in seen} == {j for _, _, j in seen} == {-1, 0, 1}
 
 
 def block(y, p: float, seed: int):

@@ -65,6 +65,21 @@ def test_stopped_anywhere_and_called_again_equals_uninterrupted(optimizer, n, se
     assert again[: len(first)] == first  # recorded epochs, times among them, come as they were
 
 
+@pytest.mark.parametrize("augmentation", ["flip", "flip-shift"])
+def test_varied_images_come_again_the_same_after_a_stop(augmentation, tmp_path):
+    plain = list(trainer().train(PARAMS, seed=7, workdir=tmp_path / "plain"))
+    whole = list(trainer(augmentation=augmentation).train(PARAMS, seed=7, workdir=tmp_path / "whole"))
+    list(trainer(Stopper(9), augmentation=augmentation).train(PARAMS, seed=7, workdir=tmp_path / "cut"))
+    again = list(trainer(augmentation=augmentation).train(PARAMS, seed=7, workdir=tmp_path / "cut"))
+
+    assert timeless(again) == timeless(whole) != timeless(plain)
+
+
+def test_an_augmentation_that_is_none_of_the_three_is_refused():
+    with pytest.raises(ValueError, match="must be one of none, flip, flip-shift, got 'mixup'"):
+        trainer(augmentation="mixup")
+
+
 def test_resumed_weights_are_bit_for_bit_the_uninterrupted_ones(tmp_path):
     list(trainer().train(PARAMS, seed=7, workdir=tmp_path / "whole"))
     list(trainer(Stopper(9)).train(PARAMS, seed=7, workdir=tmp_path / "cut"))
