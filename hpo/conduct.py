@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpo import times
 from hpo.delivery import Delivery
 from hpo.display import Display, best_table
 from hpo.launch import Launcher
@@ -199,6 +200,8 @@ class Conductor:
                 self._say_done(trials)
             else:
                 say(f"study {self.spec.name}: {self.display.spent()}")
+            if time_line := times.words(times.total(trials)):
+                say(time_line)
             self._say_where(waiting)
         if interrupted is not None:
             say(f"interrupted; the same command goes on: {_command()}")

@@ -23,6 +23,7 @@ from hpo.records import Records
 from hpo.schedulers.protocol import PAUSED, SECONDS, params_of, pause_at, seconds_left
 from hpo.seeds import configuration_seed, trial_seed
 from hpo.spec import Metrics, StudySpec, Trainer
+from hpo.times import KINDS, Stopwatch
 from hpo.tracked import finite, log_epoch, open_run
 from hpo.whole import write_whole
 
@@ -65,8 +66,13 @@ _INTERRUPTED = _End(None, "interrupted")
 _PAUSED = _End(None, PAUSED)
 
 
-def run_trial(place: Workplace, lease: Lease) -> TrialState | None:
+def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | None:
     """Run, or go on with, the trial of a lease as far as was decided; tell Optuna and MLflow how it ended.
+
+    Args:
+        place: what it is run with.
+        lease: on the trial.
+        watch: of the worker; what it counts from the last trial to this one's end is kept with this one.
 
     Returns:
         Its state; None where it was interrupted or paused: it stays RUNNING in Optuna, for whoever takes it next.
@@ -90,17 +96,20 @@ def run_trial(place: Workplace, lease: Lease) -> TrialState | None:
     with kept_alive(records.leases, lease, place.stopping, clock.beat):
         end = _INTERRUPTED
         for attempt in range(records.spec.retries + 1):
-            end = _run_epochs(place, trial.number, lease, params, seed, workdir)
+            end = _run_epochs(place, trial.number, lease, params, seed, workdir, watch)
             if end.state != TrialState.FAIL or end.fault is not None:
                 break
             if attempt < records.spec.retries:
                 log.warning("trial %d is tried again: %s", trial.number, (end.reason or "").splitlines()[0])
     if end.state is None:
-        records.rest(lease, trial.number, end.reason or "", clock.seconds())
+        watch.lap("service")
+        records.rest(lease, trial.number, end.reason or "", clock.seconds(), watch.take())
         place.emit({"event": "rested", "trial": trial.number, "reason": end.reason})
         return None
     finish(place, trial.number)
-    value = records.end(lease, end.state, end.reason, clock.seconds())
+    watch.lap("service")
+    value = records.end(lease, end.state, end.reason, clock.seconds(), watch.take())
+    watch.lap("service")
     told = {"event": "ended", "trial": trial.number, "state": end.state.name, "value": value, "reason": end.reason}
     place.emit(told)
     if end.fault is not None:
@@ -149,19 +158,23 @@ class _TrainerError(Exception):
 
 
 def _trained(
-    place: Workplace, params: Mapping[str, Any], seed: int, workdir: Path
+    place: Workplace, params: Mapping[str, Any], seed: int, workdir: Path, watch: Stopwatch
 ) -> Generator[dict[str, float], None, None]:
-    """The trainer's epochs as plain numbers; closing it closes them."""
+    """The trainer's epochs as plain numbers; closing it closes them. What passes within it is the trainer's time."""
     epochs: Iterator[Metrics] | None = None
-    metric = place.records.spec.metric
+    metric, before = place.records.spec.metric, _trainer_seconds(place.trainer)
+    watch.lap("service")
     try:
         epochs = iter(place.trainer.train(params, seed=seed, workdir=workdir))
         for metrics in epochs:
             _refuse_epoch(metrics, metric)
+            watch.lap("training")
             yield {name: float(value) for name, value in metrics.items()}
+            watch.lap("service")
     except UserError:
         raise
     except GeneratorExit:
+        watch.lap("service")
         with _as_trainer_error():
             close = getattr(epochs, "close", None)
             if close is not None:
@@ -169,6 +182,16 @@ def _trained(
         raise
     except (Exception, SystemExit) as error:
         raise _TrainerError from error
+    finally:
+        watch.lap("training")
+        for kind, seconds in _trainer_seconds(place.trainer).items():
+            watch.move("training", kind, seconds - before.get(kind, 0.0))
+
+
+def _trainer_seconds(trainer: Trainer) -> dict[str, float]:
+    """What of a trainer's time so far was no training, by kind, where it says so."""
+    seconds = getattr(trainer, "seconds", None)
+    return {} if seconds is None else {kind: float(seconds()[kind]) for kind in KINDS if kind in seconds()}
 
 
 def _refuse_epoch(metrics: object, metric: str) -> None:
@@ -192,9 +215,15 @@ def _as_trainer_error() -> Iterator[None]:
 
 
 def _run_epochs(
-    place: Workplace, number: int, lease: Lease, params: Mapping[str, Any], seed: int, workdir: Path
+    place: Workplace,
+    number: int,
+    lease: Lease,
+    params: Mapping[str, Any],
+    seed: int,
+    workdir: Path,
+    watch: Stopwatch,
 ) -> _End:
-    epochs = _trained(place, params, seed, workdir)
+    epochs = _trained(place, params, seed, workdir, watch)
     try:
         end = _drive(place, number, lease, epochs)
         epochs.close()  # where it was left early, the trainer keeps what it must

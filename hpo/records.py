@@ -6,7 +6,7 @@ And how a trial ends in all of them. What is told here is told by the trial's ow
 import logging
 import math
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from hpo.schedulers.protocol import DROPPED, PAUSED, SECONDS, has_its_epochs, pa
 from hpo.seeds import configuration_key
 from hpo.spec import StudySpec
 from hpo.storage import Store
-from hpo.tracked import StudyIdentity, end_run, log_best, put_artifact, rank, ranking, rest_run
+from hpo.times import TIMES, added
+from hpo.tracked import StudyIdentity, end_run, log_best, log_times, put_artifact, rank, ranking, rest_run
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +71,20 @@ class Records:
         """Tell Optuna a trial's intermediate value."""
         self.study._storage.set_trial_intermediate_value(lease.trial_id, epoch, value)  # noqa: SLF001
 
-    def rest(self, lease: Lease, number: int, words: str, seconds: float) -> None:
-        """Leave a trial that was interrupted or paused (`words`), and has taken so many device seconds in all."""
+    def rest(self, lease: Lease, number: int, words: str, seconds: float, times: Mapping[str, float]) -> None:
+        """Leave a trial that was interrupted or paused (`words`).
+
+        Args:
+            lease: of the trial.
+            number: the trial's.
+            words: why it rests.
+            seconds: what it has taken of the device in all.
+            times: what it took by kind since it was taken up.
+        """
         with self.store.lock():
             self.refuse_lost(lease)
             self.note_seconds(lease, seconds)
+            self._note_times(lease, times)
             if words == PAUSED and self.trial(lease.trial_id).user_attrs.get(DROPPED):
                 self._set(lease.trial_id, DROPPED, 0)  # it is there again
             rest_run(self.outbox, number, words)
@@ -86,7 +96,21 @@ class Records:
         """Keep how many device seconds a trial has taken in all."""
         self._set(lease.trial_id, SECONDS, round(seconds, 3))
 
-    def end(self, lease: Lease, state: TrialState, reason: str | None, seconds: float | None = None) -> float | None:
+    def _note_times(self, lease: Lease, times: Mapping[str, float]) -> None:
+        """Keep what a trial has taken by kind, with what it took before."""
+        trial = self.trial(lease.trial_id)
+        in_all = added(trial.user_attrs.get(TIMES, {}), times)
+        self._set(lease.trial_id, TIMES, in_all)
+        log_times(self.outbox, trial.number, len(trial.intermediate_values), in_all, attempt=lease.token)
+
+    def end(
+        self,
+        lease: Lease,
+        state: TrialState,
+        reason: str | None,
+        seconds: float | None = None,
+        times: Mapping[str, float] | None = None,
+    ) -> float | None:
         """End a trial: first the outbox is told, then Optuna; then what it no longer needs goes.
 
         Args:
@@ -94,6 +118,7 @@ class Records:
             state: COMPLETE, PRUNED or FAIL.
             reason: why it was pruned or failed.
             seconds: what it took of the device in all.
+            times: what it took by kind since it was taken up.
 
         Returns:
             The trial's value.
@@ -105,6 +130,8 @@ class Records:
             self.refuse_lost(lease)
             if seconds is not None:
                 self.note_seconds(lease, seconds)
+            if times is not None:
+                self._note_times(lease, times)
             trial = self.trial(lease.trial_id)
             value = trial_value(self.spec, trial) if state != TrialState.FAIL else None
             counted = [(trial.number, value)] if state == TrialState.COMPLETE and value is not None else []

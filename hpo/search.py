@@ -27,6 +27,7 @@ from hpo.schedulers.protocol import (
     seconds_left,
     steps_of,
 )
+from hpo.times import Stopwatch
 
 WAIT_SECONDS = 0.5
 MAX_FAILURES_IN_A_ROW = 3
@@ -50,6 +51,7 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
     """
     records = place.records
     known = frozenset(t.number for t in records.trials() if t.state.is_finished())
+    watch = Stopwatch()
     records.drop_checkpoints()  # a kill may have come before: what is there decides, too
     while not place.stopping.asked:
         with records.store.lock():
@@ -68,8 +70,9 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
             case Wait():
                 time.sleep(WAIT_SECONDS)
             case Lease():
+                watch.lap("waiting")
                 try:
-                    run_trial(place, found)
+                    run_trial(place, found, watch)
                 except LeaseLostError:
                     continue  # its new owner goes on with it
     return "interrupted"

@@ -54,6 +54,7 @@ class Trainer(Protocol):
       `device` and `dataset` are noted and not compared.
     - `estimate(params) -> Mapping`: `epoch_seconds`, and `bytes` of a checkpoint.
     - `check(params)`: raises ValueError before any trial runs.
+    - `seconds() -> Mapping`: how much of the time of all calls so far was no training: `validation`, `checkpoint`.
     - `finish(workdir)`: once a trial has ended: draws what people look at, which a pause need not.
 
     An optional attribute, `continues_past_epochs`: true where an epoch does not depend on the param `epochs`, so that

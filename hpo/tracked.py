@@ -17,6 +17,7 @@ from hpo.commit import git_commit
 from hpo.outbox import PARENT, Outbox
 from hpo.schedulers.protocol import params_of, was_paused
 from hpo.spec import Metrics, Params, StudySpec
+from hpo.times import total
 from hpo.whole import write_whole
 
 RUN_STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
@@ -96,6 +97,12 @@ def log_epoch(outbox: Outbox, number: int, epoch: int, metrics: Metrics) -> list
     return [k for k, v in metrics.items() if not k.endswith(_VOLATILE) and k in known and known[k] != v]
 
 
+def log_times(outbox: Outbox, number: int, n_epochs: int, seconds: Mapping[str, float], *, attempt: int) -> None:
+    """Keep what a trial has taken in all, by kind, as it is laid down for the so-many-th time."""
+    metrics = {f"time.{kind}": value for kind, value in seconds.items()}
+    outbox.put(str(number), "metrics", {"step": n_epochs, "metrics": metrics}, once=f"times:{attempt}")
+
+
 def rest_run(outbox: Outbox, number: int, words: str) -> None:
     """Say that a trial is at rest: interrupted, or paused; one that has no run yet will get it when it goes on."""
     if not outbox.knows(str(number)):
@@ -125,10 +132,12 @@ def log_best(outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial], fol
     """Bring the study's run up to date: best value and number, and the leaderboard."""
     ended = [t for t in trials if t.state.is_finished()]
     ranked = ranking(spec, trials)
+    metrics = {f"time.{kind}": value for kind, value in total(trials).items()}
+    outbox.put(PARENT, "metrics", {"step": len(ended), "metrics": metrics}, once=f"times:{len(ended)}")
     if ranked:
         best = ranked[0]
-        metrics = {f"best_{spec.metric}": best.value, "best_trial": float(best.number)}
-        outbox.put(PARENT, "metrics", {"step": len(ended), "metrics": metrics}, once=f"best:{len(ended)}")
+        found = {f"best_{spec.metric}": best.value, "best_trial": float(best.number)}
+        outbox.put(PARENT, "metrics", {"step": len(ended), "metrics": found}, once=f"best:{len(ended)}")
         tags = {"hpo.best_trial": str(best.number), "hpo.best_value": repr(best.value)}
         note = (
             f"Study **{spec.name}**: {spec.direction} the {spec.value} `{spec.metric}`.\n\n"

@@ -31,6 +31,7 @@ from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
 from hpo.spec import Context, StudySpec, Trainer
 from hpo.storage import open_store
+from hpo.words import duration
 
 STOPPED = 143
 SPARE_BYTES = 200_000_000
@@ -210,15 +211,15 @@ def _preflight(spec: StudySpec, opened: OpenStudy, trainer: Trainer, folder: Pat
         emit({"event": "notice", "text": text})
     seconds = epoch_seconds * (spec.n_epochs or params.get("epochs", spec.max_epochs or 1) * (left or 1))
     if spec.n_epochs is not None and epoch_seconds:
-        text = f"{spec.n_epochs} epochs of about {_duration(epoch_seconds)} here: {_duration(seconds)} in all"
+        text = f"{spec.n_epochs} epochs of about {duration(epoch_seconds)} here: {duration(seconds)} in all"
         emit({"event": "notice", "text": text})
     on_cpu = str(opened.identity.description.get("device", "cpu")).startswith("cpu")
     if on_cpu and seconds > LONG_SECONDS:
         emit(
             {
                 "event": "notice",
-                "text": f"on this CPU an epoch takes about {_duration(epoch_seconds)}, the study up to "
-                f"{_duration(seconds)}; a study that suits a CPU: --study fer_small",
+                "text": f"on this CPU an epoch takes about {duration(epoch_seconds)}, the study up to "
+                f"{duration(seconds)}; a study that suits a CPU: --study fer_small",
             }
         )
 
@@ -234,15 +235,6 @@ def _trials_left(opened: OpenStudy) -> int | None:
         return None
     ended = [t for t in opened.study.get_trials(deepcopy=False) if t.state.is_finished() and t.state.name != "FAIL"]
     return max(0, opened.n_trials - len(ended))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 2:
-        return f"{seconds:.2g} seconds"
-    for unit, size in (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 if __name__ == "__main__":

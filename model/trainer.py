@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -83,6 +84,7 @@ class FaceTrainer:
         self._mean, self._std = float(training.mean()), max(float(training.std()), 1.0)
         self._training = replace(self._on_device("train"), augmentation=augmentation)
         self._validation = self._on_device("validation")
+        self._seconds = {"validation": 0.0, "checkpoint": 0.0}
 
     def train(self, params: Mapping[str, Any], *, seed: int, workdir: Path) -> Iterator[dict[str, float]]:
         """Train one network; yields a metrics mapping an epoch (see `training.train_epochs`), epochs from 0.
@@ -134,18 +136,20 @@ class FaceTrainer:
         fingerprint: str,
         workdir: Path,
     ) -> Iterator[dict[str, float]]:
-        kept_at = time.monotonic()
+        kept_at, n_images = time.monotonic(), len(self._training.labels)
         unkept: Payload | None = None
         ended = False
         try:
             for metrics in train_epochs(
                 state, self._training, self._validation, hyperparameters, self.compute, self.stop
             ):
+                self._seconds["validation"] += metrics["epoch_seconds"] - n_images / metrics["images_per_second"]
                 progress.add(metrics, state)
                 unkept = snapshot(state, progress, fingerprint)
                 finished = state.epoch == hyperparameters.epochs
                 if finished or time.monotonic() - kept_at >= self.checkpoint_seconds:
-                    checkpoints.save(unkept, state.epoch, (progress.best_epoch, progress.best_weights))
+                    with self._counted("checkpoint"):
+                        checkpoints.save(unkept, state.epoch, (progress.best_epoch, progress.best_weights))
                     unkept, kept_at = None, time.monotonic()
                 yield metrics
             ended = not self.stop()
@@ -153,10 +157,23 @@ class FaceTrainer:
             ended = True
             raise
         finally:
-            if unkept is not None:
-                checkpoints.save(unkept, len(progress.history), (progress.best_epoch, progress.best_weights))
-            if ended and progress.history:
-                self._write_results(workdir, hyperparameters, progress, checkpoints)
+            with self._counted("checkpoint"):
+                if unkept is not None:
+                    checkpoints.save(unkept, len(progress.history), (progress.best_epoch, progress.best_weights))
+                if ended and progress.history:
+                    self._write_results(workdir, hyperparameters, progress, checkpoints)
+
+    def seconds(self) -> dict[str, float]:
+        """How long all calls of `train` so far took in validation, and in writing checkpoints and results."""
+        return dict(self._seconds)
+
+    @contextmanager
+    def _counted(self, kind: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[kind] += time.perf_counter() - began
 
     def _write_results(
         self, workdir: Path, hyperparameters: Hyperparameters, progress: Progress, checkpoints: CheckpointFolder

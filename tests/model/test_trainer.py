@@ -65,6 +65,17 @@ def test_stopped_anywhere_and_called_again_equals_uninterrupted(optimizer, n, se
     assert again[: len(first)] == first  # recorded epochs, times among them, come as they were
 
 
+def test_what_was_no_training_is_counted(tmp_path):
+    ours = trainer()
+    before = ours.seconds()
+    history = list(ours.train(PARAMS, seed=1, workdir=tmp_path))
+
+    validated = sum(m["epoch_seconds"] - 49 / m["images_per_second"] for m in history)
+    assert before == {"validation": 0, "checkpoint": 0}
+    assert ours.seconds()["validation"] == pytest.approx(validated)
+    assert ours.seconds()["checkpoint"] > 0
+
+
 @pytest.mark.parametrize("augmentation", ["flip", "flip-shift"])
 def test_varied_images_come_again_the_same_after_a_stop(augmentation, tmp_path):
     plain = list(trainer().train(PARAMS, seed=7, workdir=tmp_path / "plain"))

@@ -1,0 +1,60 @@
+"""Every second of a worker goes to one kind, and what a study's time went to is told."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import create_trial
+
+from hpo.times import KINDS, TIMES, Stopwatch, added, total, words
+
+
+@given(st.lists(st.sampled_from(KINDS), max_size=20))
+def test_laps_add_up_to_all_that_has_passed(kinds):
+    began = time.monotonic()
+    watch = Stopwatch()
+    for kind in kinds:
+        watch.lap(kind)
+    watch.lap("service")
+    passed = time.monotonic() - began
+
+    counted = watch.take()
+
+    assert set(counted) == {*kinds, "service"}
+    assert 0 <= sum(counted.values()) <= passed
+    assert watch.take() == {}
+
+
+def test_a_part_of_one_kind_may_be_another_and_never_more_than_there_is():
+    watch = Stopwatch({"training": 5.0})
+
+    watch.move("training", "validation", 2.0)
+    watch.move("training", "checkpoint", 9.0)
+
+    assert watch.take() == {"training": 0.0, "validation": 2.0, "checkpoint": 3.0}
+
+
+def test_a_studys_time_is_its_trials_and_a_trial_without_any_counts_as_none():
+    trials = [
+        create_trial(value=1.0, user_attrs={TIMES: added({}, {"training": 6.0, "waiting": 1.0})}),
+        create_trial(value=1.0, user_attrs={TIMES: added({"training": 1.0}, {"training": 1.5, "validation": 0.5})}),
+        create_trial(value=1.0),
+    ]
+
+    seconds = total(trials)
+
+    assert seconds == {"training": 8.5, "validation": 0.5, "checkpoint": 0.0, "service": 0.0, "waiting": 1.0}
+    assert words(seconds) == (
+        "time of the workers, 10 seconds: training 85.0 %, validation 5.0 %, checkpoint 0.0 %, service 0.0 %, "
+        "waiting 10.0 %"
+    )
+    assert words(total([])) is None
+
+
+def test_a_stopwatch_counts_real_time():
+    watch = Stopwatch()
+    time.sleep(0.02)
+    watch.lap("waiting")
+
+    assert watch.take()["waiting"] == pytest.approx(0.02, abs=0.2)
