@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpo import times
 from hpo.delivery import Delivery
 from hpo.display import Display, best_table
+from hpo.drawing import Drawing
 from hpo.launch import Launcher
 from hpo.leases import Leases, become_owner
 from hpo.outbox import PARENT, open_outbox
@@ -91,6 +92,7 @@ class Conductor:
     display: Display
     _records: Records | None = None
     _delivery: Delivery | None = None
+    _drawing: Drawing | None = None
     _problem: str | None = None
     _errors: list[str] = field(default_factory=list)
     _failed_in_a_row: int = 0
@@ -107,6 +109,8 @@ class Conductor:
             self._errors.append(str(event["text"]))
         elif event["event"] == "ended" and event["state"] != "FAIL":
             self._failed_in_a_row = 0
+        elif event["event"] == "undrawn" and self._drawing is not None:
+            self._drawing.add(event["trial"])
         if event["event"] == "ended" and self._records is not None:
             self.display.take_stock(self._records.trials())  # another command may be at the same study
         self.display.handle(worker, event)
@@ -122,6 +126,8 @@ class Conductor:
         tracker = Tracker(self.tracking_uri, outbox, self.spec.name, study_id)
         lock = FileLock(Path(OUTBOX) / f"{study_id}.delivery.lock", thread_local=False)
         self._delivery = Delivery(tracker, lock)
+        self._drawing = Drawing(self.spec.draw, outbox, folder)
+        self._drawing.add_left(self._records.trials())
         self.display.open(self._records.trials(), n_trials)
 
     def on_death(self, owner: str, how: str, asked: bool) -> bool:  # noqa: FBT001  a callback's plain argument
@@ -177,8 +183,10 @@ class Conductor:
         for text in self._errors:
             sys.stderr.write(f"{text}\n")
         interrupted, done = launcher.stop_signal, code == 0 and not launcher.stopping
-        if self._records is not None and self._delivery is not None:
+        if self._records is not None and self._delivery is not None and self._drawing is not None:
             try:
+                self._drawing.add_left(self._records.trials())
+                self._drawing.close(None if interrupted is None else SIGNALLED_SECONDS)
                 self._rest(code, done=done)
                 if interrupted is None:  # within ten seconds of a signal all must be over
                     self._draw()

@@ -106,12 +106,12 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
         records.rest(lease, trial.number, end.reason or "", clock.seconds(), watch.take())
         place.emit({"event": "rested", "trial": trial.number, "reason": end.reason})
         return None
-    finish(place, trial.number)
     watch.lap("service")
     value = records.end(lease, end.state, end.reason, clock.seconds(), watch.take())
     watch.lap("service")
     told = {"event": "ended", "trial": trial.number, "state": end.state.name, "value": value, "reason": end.reason}
     place.emit(told)
+    place.emit({"event": "undrawn", "trial": trial.number})
     if end.fault is not None:
         raise end.fault
     return end.state
@@ -138,19 +138,6 @@ class _Clock:
             trials = records.trials()
             n_running = sum(t.state == TrialState.RUNNING for t in trials) - len(records.resting(trials))
             self.place.stopping.deadline = time.monotonic() + seconds_left(records.spec, trials) / max(1, n_running)
-
-
-def finish(place: Workplace, number: int) -> None:
-    """Let the trainer draw what people look at, of a trial that has ended. That it can't is no failure of the trial."""
-    draw = getattr(place.trainer, "finish", None)
-    if draw is None:
-        return
-    try:
-        draw(place.records.folder / str(number))
-    except Exception as error:
-        if disk_is_full(error):
-            raise DiskFullError(f"trial {number}: no room for its pictures ({error})") from None
-        log.warning("trial %d: its pictures can't be drawn: %s: %s", number, type(error).__name__, error)
 
 
 class _TrainerError(Exception):

@@ -6,7 +6,7 @@ And how a trial ends in all of them. What is told here is told by the trial's ow
 import logging
 import math
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.drawing import mark_undrawn
 from hpo.errors import LeaseLostError
 from hpo.leases import Lease, Leases
 from hpo.outbox import Outbox
@@ -137,12 +138,14 @@ class Records:
             counted = [(trial.number, value)] if state == TrialState.COMPLETE and value is not None else []
             best_first = self._best_first(counted)
             self._let_go(best_first[self.spec.keep_weights :])
+            if self.spec.draw is not None:
+                mark_undrawn(self.folder / str(trial.number))
             self._close(lease, trial, state, reason, value, kept=trial.number in best_first[: self.spec.keep_weights])
             log_best(self.outbox, self.spec, self.trials(), self.folder)
         self._remove_checkpoints(trial.number)
         return value
 
-    def end_paused(self, leases: Sequence[Lease], reason: str, finish: Callable[[int], None], stop: Stop) -> None:
+    def end_paused(self, leases: Sequence[Lease], reason: str, stop: Stop) -> Iterator[int]:
         """Prune trials that are paused when their study ends; those that are among the best keep their weights.
 
         There may be hundreds: what concerns all of them is done once.
@@ -150,8 +153,10 @@ class Records:
         Args:
             leases: of the trials.
             reason: why they end.
-            finish: called with the number of each that is among the best, before its files are handed over.
             stop: true when the rest is to be left to the next command.
+
+        Yields:
+            The numbers of those that are among the best, as each has ended: they are worth a picture.
 
         Raises:
             LeaseLostError: a trial has another owner by now.
@@ -163,12 +168,14 @@ class Records:
         for lease, trial, value in ending:
             if stop():
                 break
-            if trial.number in best:
-                finish(trial.number)
             with self.store.lock():
                 self.refuse_lost(lease)
+                if trial.number in best and self.spec.draw is not None:
+                    mark_undrawn(self.folder / str(trial.number))
                 self._close(lease, trial, TrialState.PRUNED, reason, value, kept=trial.number in best)
             self._remove_checkpoints(trial.number)
+            if trial.number in best:
+                yield trial.number
         with self.store.lock():
             self._let_go([number for number in best_first if number not in best])
             log_best(self.outbox, self.spec, self.trials(), self.folder)

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.errors import FailuresError, LeaseLostError, UserError
 from hpo.leases import Lease, Owner
-from hpo.objective import Workplace, finish, run_trial
+from hpo.objective import Workplace, run_trial
 from hpo.records import Records
 from hpo.schedulers.protocol import (
     DECISIONS,
@@ -61,9 +61,8 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
             case _Over(reason, left_over):
                 ended = f"{PAUSED} when the study ended"
                 try:
-                    records.end_paused(
-                        left_over, ended, lambda number: finish(place, number), lambda: place.stopping.asked
-                    )
+                    for number in records.end_paused(left_over, ended, lambda: place.stopping.asked):
+                        place.emit({"event": "undrawn", "trial": number})
                 except LeaseLostError:
                     continue  # another worker ends them
                 return reason

@@ -55,7 +55,6 @@ class Trainer(Protocol):
     - `estimate(params) -> Mapping`: `epoch_seconds`, and `bytes` of a checkpoint.
     - `check(params)`: raises ValueError before any trial runs.
     - `seconds() -> Mapping`: how much of the time of all calls so far was no training: `validation`, `checkpoint`.
-    - `finish(workdir)`: once a trial has ended: draws what people look at, which a pause need not.
 
     An optional attribute, `continues_past_epochs`: true where an epoch does not depend on the param `epochs`, so that
     `reuse_epochs` can go on from another trial's checkpoints, or yield the first of its epochs.
@@ -105,6 +104,8 @@ class StudySpec:
         reuse_epochs: whether trials that differ in `epochs` alone share their seed and their training: the longer goes
             on from the other's checkpoints, which stay.
         step_cost: what a scheduler weighs a step by.
+        draw: draws what people look at into `artifacts/` of a trial's folder, once it has ended. The launcher calls
+            it, while the next trial trains; a pause needs no picture.
         summarize: turns the study's finished trials into lines that `hpo.run` prints at the end.
 
     Raises:
@@ -131,6 +132,7 @@ class StudySpec:
     checkpoint_bytes: int | None = None
     reuse_epochs: bool = False
     step_cost: Literal["epochs", "seconds"] = "epochs"
+    draw: Callable[[Path], None] | None = None
     summarize: "Callable[[Sequence[FrozenTrial]], Sequence[str]] | None" = None
 
     def __post_init__(self) -> None:
@@ -191,9 +193,10 @@ def _function_faults(spec: StudySpec) -> Iterator[tuple[str, str]]:
     for field in ("suggest", "prepare"):
         if not callable(getattr(spec, field)):
             yield field, f"must be a function, got {getattr(spec, field)!r:.80}"
-    summarize: object = spec.summarize
-    if summarize is not None and not callable(summarize):
-        yield "summarize", f"must be a function or None, got {summarize!r:.80}"
+    for field in ("draw", "summarize"):
+        given = getattr(spec, field)
+        if given is not None and not callable(given):
+            yield field, f"must be a function or None, got {given!r:.80}"
 
 
 def _choice_faults(spec: StudySpec) -> Iterator[tuple[str, str]]:

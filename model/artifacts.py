@@ -1,17 +1,14 @@
-"""The files that a trial leaves for people: curves, confusion matrix, history, hyperparameters."""
+"""The numbers that a trial leaves for people: history, confusion matrix, hyperparameters."""
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from model.checkpoint import write_whole
 from model.evaluation import Confusion, per_class
+from model.files import write_whole
 from model.hyperparameters import Hyperparameters
 
 
@@ -23,7 +20,7 @@ def write_artifacts(
     best_epoch: int,
     class_names: Sequence[str],
 ) -> None:
-    """Write hyperparameters.json, history.csv and confusion_matrix.json; `draw_artifacts` makes pictures of them.
+    """Write hyperparameters.json, history.csv and confusion_matrix.json; `pictures.draw` makes pictures of them.
 
     Args:
         folder: made where it is missing.
@@ -49,59 +46,3 @@ def write_artifacts(
         "per_class": per_class(confusion, class_names),
     }
     write_whole(folder / "confusion_matrix.json", json.dumps(figures, indent=2).encode())
-
-
-def draw_artifacts(folder: Path) -> None:
-    """Draw learning_curve.png and confusion_matrix.png from what `write_artifacts` has left in a folder.
-
-    Apart from it, since a trial that is paused a dozen times needs its pictures once: they take half a second.
-    """
-    hyperparameters = json.loads((folder / "hyperparameters.json").read_text())
-    history = pd.read_csv(folder / "history.csv")
-    best_epoch = int(history["val_accuracy"].to_numpy().argmax())
-    title = f"{hyperparameters['optimizer']}, learning rate {hyperparameters['learning_rate']:.3g}"
-    write_whole(folder / "learning_curve.png", _png(learning_curve(history, best_epoch, title)))
-    if (folder / "confusion_matrix.json").exists():
-        figures = json.loads((folder / "confusion_matrix.json").read_text())
-        matrix = np.array(figures["matrix"], np.int64)
-        write_whole(folder / "confusion_matrix.png", _png(confusion_figure(matrix, figures["class_names"])))
-
-
-def learning_curve(history: pd.DataFrame, best_epoch: int, title: str) -> Figure:
-    """Accuracy and loss of training and validation by epoch, as the paper's figures 4 to 7."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        for split, label in (("train", "training"), ("val", "validation")):
-            axes.plot(history["epoch"], history[f"{split}_{name}"], label=label, marker="o", markersize=3)
-        axes.axvline(best_epoch, color="0.7", linewidth=1, linestyle="--", label="best epoch")
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(name)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-    figure.axes[0].legend()
-    figure.suptitle(title)
-    return figure
-
-
-def confusion_figure(confusion: Confusion, class_names: Sequence[str]) -> Figure:
-    """The confusion matrix with counts, shaded by the share of each true class."""
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(6, 5.2), layout="constrained")
-    axes = figure.subplots()
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(picture, label="share of the true class")
-    for (row, column), count in np.ndenumerate(confusion):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=45, ha="right")
-    axes.set_yticks(ticks, class_names)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    return figure
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()

@@ -5,21 +5,19 @@ checksum of what lies there; what it replaces goes after that. Tensors and plain
 unpickled freely.
 """
 
-import hashlib
 import json
 import logging
-import os
 import pickle
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from model.files import replacing, sha256, write, write_whole
 
 _MANIFEST = "manifest.json"
 _KEPT = 2
@@ -53,7 +51,7 @@ class CheckpointFolder:
         entry = {
             "epoch": epoch,
             "file": file,
-            "sha256": _write(self.path / file, lambda stream: torch.save(payload, stream)),
+            "sha256": write(self.path / file, lambda stream: torch.save(payload, stream)),
             "best_epoch": best_epoch,
             "best_file": best_file,
             "best_sha256": best_sum,
@@ -72,7 +70,7 @@ class CheckpointFolder:
             try:
                 if target.exists() and target.samefile(kept):  # renaming one name of a file to another does nothing
                     return
-                with _replacing(target) as temporary:
+                with replacing(target) as temporary:
                     temporary.unlink()
                     temporary.hardlink_to(kept)
             except OSError as error:
@@ -90,7 +88,7 @@ class CheckpointFolder:
             try:
                 path, best = self.path / entry["file"], self.path / entry["best_file"]
                 for file, expected in ((path, entry["sha256"]), (best, entry["best_sha256"])):
-                    if _sha256(file) != expected:
+                    if sha256(file) != expected:
                         file.unlink()  # so that it is written anew when its epoch comes again
                         raise ValueError(f"{file.name} is damaged")
                 payload = torch.load(path, map_location="cpu", weights_only=True)
@@ -132,46 +130,6 @@ def _best_name(epoch: int) -> str:
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> str:
     """Write weights as safetensors, whole or not at all; gives the file's sha256 (hex)."""
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         save_file(plain, temporary)
-    return _sha256(path)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    _write(path, lambda stream: stream.write(content))
-
-
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> str:
-    with _replacing(path) as temporary, temporary.open("wb") as stream:
-        write(stream)
-    return _sha256(path)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to be written; flushed to the disk and renamed to it when that has gone well."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _fsync(temporary)
-        temporary.replace(path)
-        _fsync(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256(path)

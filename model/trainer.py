@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from data.faces import Faces, Split
 from model import optimizers
-from model.artifacts import draw_artifacts, write_artifacts
+from model.artifacts import write_artifacts
 from model.augmentation import AUGMENTATIONS, Augmentation
 from model.checkpoint import CheckpointFolder, Payload
 from model.device import Compute, choose
@@ -191,11 +191,6 @@ class FaceTrainer:
             progress.best_epoch,
             self.faces.class_names,
         )
-
-    def finish(self, workdir: Path) -> None:
-        """Draw the pictures of a trial that has ended; nothing where it left no epoch."""
-        if (Path(workdir) / "artifacts" / "history.csv").exists():
-            draw_artifacts(Path(workdir) / "artifacts")
 
     def evaluate(self, workdir: Path, split: Split) -> dict[str, float]:
         """Loss, accuracy and macro F1 of the trial's best weights on a split.

@@ -6,7 +6,7 @@ python -m hpo.run --study demo
 from typing import Any
 
 from hpo.spec import StudySpec
-from studies.faces import drawn_faces, face_trainer, suggest_faces
+from studies.faces import draw_faces, drawn_faces, face_trainer, suggest_faces
 
 
 def suggest(trial: Any) -> dict[str, Any]:
@@ -21,6 +21,7 @@ STUDY = StudySpec(
         drawn_faces(n_train=980, n_validation=350, n_test=350, image_size=24), pool_stride=2, checkpoint_seconds=0
     ),
     metric="val_accuracy",
+    draw=draw_faces,
     n_trials=10,
     max_epochs=8,
     pruner="median",

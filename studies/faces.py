@@ -4,6 +4,7 @@ Importing this does no I/O and takes no time: torch and the data are loaded when
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hpo.errors import UserError
@@ -69,6 +70,13 @@ def drawn_faces(*, n_train: int, n_validation: int, n_test: int, image_size: int
         return synthetic_faces(n_train=n_train, n_validation=n_validation, n_test=n_test, image_size=image_size)
 
     return draw
+
+
+def draw_faces(workdir: Path) -> None:
+    """What a study's `draw` is: learning curve and confusion matrix of a trial of `face_trainer`."""
+    from model.pictures import draw
+
+    draw(workdir)
 
 
 def face_trainer(

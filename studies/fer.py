@@ -9,7 +9,7 @@ python -m hpo.run --study fer
 from typing import Any
 
 from hpo.spec import StudySpec
-from studies.faces import face_trainer, fer2013_faces, suggest_faces
+from studies.faces import draw_faces, face_trainer, fer2013_faces, suggest_faces
 
 PAPER = {"optimizer": "sgd", "learning_rate_scale": 1.0, "batch_size": 128, "epochs": 200, "dropout": 0.2}
 """The paper's best configuration: SGD at 0.05, batches of 128, 200 epochs."""
@@ -25,6 +25,7 @@ STUDY = StudySpec(
     suggest=suggest,
     prepare=face_trainer(fer2013_faces(split="paper"), pool_stride=1),
     metric="val_accuracy",
+    draw=draw_faces,
     n_trials=None,
     n_epochs=4_000,
     max_epochs=200,

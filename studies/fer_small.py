@@ -6,7 +6,7 @@ python -m hpo.run --study fer_small
 from typing import Any
 
 from hpo.spec import StudySpec
-from studies.faces import face_trainer, fer2013_faces, suggest_faces
+from studies.faces import draw_faces, face_trainer, fer2013_faces, suggest_faces
 
 
 def suggest(trial: Any) -> dict[str, Any]:
@@ -19,6 +19,7 @@ STUDY = StudySpec(
     suggest=suggest,
     prepare=face_trainer(fer2013_faces(split="paper", n_images=3_000), pool_stride=2),
     metric="val_accuracy",
+    draw=draw_faces,
     n_trials=16,
     max_epochs=8,
     sampler="tpe",

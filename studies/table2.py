@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpo.spec import StudySpec
-from studies.faces import face_trainer, fer2013_faces
+from studies.faces import draw_faces, face_trainer, fer2013_faces
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -41,6 +41,7 @@ STUDY = StudySpec(
     suggest=suggest,
     prepare=face_trainer(fer2013_faces(split="paper"), pool_stride=1),
     metric="val_accuracy",
+    draw=draw_faces,
     value="last",
     n_trials=4,
     max_epochs=200,

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from data.synthetic import synthetic_faces
 from model.optimizers import OPTIMIZERS
+from model.pictures import draw
 from model.trainer import FaceTrainer
 
 FACES = synthetic_faces(n_train=49, n_validation=21, n_test=14, image_size=16)
@@ -152,7 +153,7 @@ def test_divergence_is_yielded_ends_the_trial_and_stays_ended(tmp_path):
 
 def test_what_a_trial_leaves(tmp_path):
     history = list(trainer().train(PARAMS, seed=1, workdir=tmp_path))
-    trainer().finish(tmp_path)
+    draw(tmp_path)
 
     assert {p.name for p in (tmp_path / "artifacts").iterdir()} == {
         "hyperparameters.json", "history.csv", "learning_curve.png", "confusion_matrix.png", "confusion_matrix.json",
@@ -212,7 +213,7 @@ def test_an_unknown_device_is_refused():
 
 
 def test_a_trial_that_ended_before_its_first_epoch_has_no_pictures(tmp_path):
-    trainer().finish(tmp_path)
+    draw(tmp_path)
 
     assert list(tmp_path.iterdir()) == []
 
