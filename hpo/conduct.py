@@ -9,6 +9,7 @@ import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,9 +32,9 @@ from hpo.outbox import PARENT, open_outbox
 from hpo.records import Records
 from hpo.search import MAX_FAILURES_IN_A_ROW
 from hpo.spec import StudySpec
+from hpo.stages import command_began, reached
 from hpo.storage import Store, load_study, open_store
-from hpo.tracked import StudyIdentity, parent_status, put_artifact, ranking, rest_run
-from hpo.tracking import DEFAULT_URI, Tracker, check_uri
+from hpo.tracked import DEFAULT_URI, StudyIdentity, parent_status, put_artifact, ranking, rest_run
 from hpo.whole import write_whole
 from hpo.worker import Assignment
 
@@ -53,11 +54,15 @@ def run_study(spec: StudySpec, options: Namespace) -> int:
     """
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    began = command_began()
+    reached("the study is loaded", began)
     store = open_store(options.storage)
+    reached("the store is open", began)
+    tracking = ThreadPoolExecutor(1, "tracking").submit(_open_tracking, uri, began)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160  # a pipe has no width: nothing is cut there
-    conductor = Conductor(spec, store, uri, Path(options.workdir), Display(console, spec))
+    conductor = Conductor(spec, store, uri, tracking, Path(options.workdir), Display(console, spec))
     assignment = Assignment(
         study=options.study,
         first=True,
@@ -70,6 +75,7 @@ def run_study(spec: StudySpec, options: Namespace) -> int:
         workdir=options.workdir,
         outbox=OUTBOX,
         verbose=options.verbose,
+        began=began,
     )
     launcher = Launcher(assignment, options.workers, conductor.on_event, conductor.on_death, conductor.go)
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
@@ -88,6 +94,8 @@ class Conductor:
     spec: StudySpec
     store: Store
     tracking_uri: str
+    tracking: Future[None]
+    """Ends when MLflow's store can be used, or with what is wrong with it."""
     workdir: Path
     display: Display
     _records: Records | None = None
@@ -99,7 +107,7 @@ class Conductor:
 
     def go(self) -> None:
         """Make sure of what the workers need."""
-        check_uri(self.tracking_uri)
+        self.tracking.result()
 
     def on_event(self, worker: int, event: Mapping[str, Any]) -> None:
         """Take in what a worker tells."""
@@ -123,6 +131,8 @@ class Conductor:
         folder = self.workdir / self.spec.name
         self._records = Records(self.spec, self.store, study, leases, outbox, identity, folder)
         parent_status(outbox, "RUNNING", words="running")
+        from hpo.tracking import Tracker
+
         tracker = Tracker(self.tracking_uri, outbox, self.spec.name, study_id)
         lock = FileLock(Path(OUTBOX) / f"{study_id}.delivery.lock", thread_local=False)
         self._delivery = Delivery(tracker, lock)
@@ -261,6 +271,14 @@ class Conductor:
             say(f"look at the trials: cd {shlex.quote(str(Path.cwd()))} && mlflow ui{uri}")
         else:
             say(f"look at the trials: {self.tracking_uri}")
+
+
+def _open_tracking(uri: str, began: float) -> None:
+    """Import MLflow and make its schema, some four seconds on first use: meanwhile workers get ready."""
+    from hpo.tracking import check_uri
+
+    check_uri(uri)
+    reached("MLflow's store is open", began)
 
 
 @contextmanager

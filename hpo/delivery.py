@@ -3,11 +3,12 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tenacity
 
-from hpo.tracking import Tracker
+if TYPE_CHECKING:  # MLflow takes two seconds to import
+    from hpo.tracking import Tracker
 
 POLL_SECONDS = 0.3
 MAX_WAIT_SECONDS = 30.0
@@ -23,7 +24,7 @@ class Delivery:
     Of all processes in a working folder one delivers at a time: whoever holds `lock`.
     """
 
-    def __init__(self, tracker: Tracker, lock: Any) -> None:
+    def __init__(self, tracker: "Tracker", lock: Any) -> None:
         self.tracker = tracker
         self._lock = lock
         self._closing = threading.Event()

@@ -236,14 +236,19 @@ class Stopping:
         asked: the whole worker is to end.
         lost: only the current trial is: it has another owner by now.
         deadline: on the monotonic clock: when the study's device seconds are used up; None for never.
+        first: called when it is asked for the first time: the first training step is about to begin.
     """
 
     asked: bool = False
     lost: bool = False
     deadline: float | None = None
+    first: Callable[[], None] | None = None
 
     def __call__(self) -> bool:
         """Whether to end."""
+        if self.first is not None:
+            first, self.first = self.first, None
+            first()
         return self.asked or self.lost or (self.deadline is not None and time.monotonic() >= self.deadline)
 
 

@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     add("--device", metavar="D", help="cuda, cuda:1, mps or cpu [the best there is]")
     add("--workdir", default="trials", metavar="DIR", help="folder of the trials' files [./trials]")
     add("--workers", type=_workers, default=1, metavar="N", help="worker processes on this machine [1]")
-    add("--verbose", action="store_true", help="say more, with tracebacks")
+    add("-v", "--verbose", action="store_true", help="say more: how long each stage of the start takes, tracebacks")
     return found
 
 

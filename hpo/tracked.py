@@ -20,6 +20,9 @@ from hpo.spec import Metrics, Params, StudySpec
 from hpo.times import total
 from hpo.whole import write_whole
 
+DEFAULT_URI = "sqlite:///mlflow.db"
+"""Where runs are kept where nothing else is said: where `mlflow ui` looks, too."""
+
 RUN_STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 """The one table of states: how an ended trial's run ends."""
 

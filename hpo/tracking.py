@@ -29,8 +29,8 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from hpo.errors import UserError
 from hpo.outbox import PARENT, Item, Outbox
 from hpo.storage import make_once, refuse_network, sqlite_path
+from hpo.tracked import DEFAULT_URI
 
-DEFAULT_URI = "sqlite:///mlflow.db"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Lets the UI show it as model training, which it can't tell by itself."""
 _POINTS_A_BATCH = 1_000

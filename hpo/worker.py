@@ -30,6 +30,7 @@ from hpo.schedulers.named import make_scheduler
 from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
 from hpo.spec import Context, StudySpec, Trainer
+from hpo.stages import reached
 from hpo.storage import open_store
 from hpo.words import duration
 
@@ -51,6 +52,7 @@ class Assignment:
         workdir: the folder of all studies' trials.
         outbox: the folder of outboxes.
         n_trials: the budget that the command line sets anew, or None.
+        began: when the command was started, in seconds since 1970.
     """
 
     study: str
@@ -64,6 +66,7 @@ class Assignment:
     workdir: str
     outbox: str
     verbose: bool
+    began: float
 
     def to_json(self) -> str:
         """One line."""
@@ -136,6 +139,7 @@ class _Told(logging.Handler):
 
 
 def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
+    reached("the worker is there", assignment.began)
     spec = load_spec(assignment.study)
     context = Context(device=assignment.device, data=assignment.data, threads=assignment.threads, stop=stopping)
     try:
@@ -158,6 +162,7 @@ def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
     if assignment.first:
         check_params(spec, trainer)
     emit({"event": "prepared"})
+    reached("the trainer is prepared", assignment.began)
     if sys.stdin.readline().strip() != "go":  # the launcher has opened the stores by then, or is gone
         return "not started"
     threading.Thread(target=_watch_input, args=(stopping,), name="input", daemon=True).start()
@@ -167,8 +172,11 @@ def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
     with store.lock():
         opened = open_study(spec, store, leases, trainer, folder, Path(assignment.outbox), assignment.n_trials)
     emit({"event": "opened", "study_id": opened.identity.study_id, "n_trials": opened.n_trials})
+    reached("the study is open", assignment.began)
     if assignment.first:
         _preflight(spec, opened, trainer, folder, emit)
+        reached("what it needs is estimated", assignment.began)
+    stopping.first = lambda: reached("the first step of training", assignment.began)
     records = Records(spec, store, opened.study, leases, opened.outbox, opened.identity, folder)
     owner = become_owner(leases.owners, assignment.owner)
     try:

@@ -340,3 +340,29 @@ def test_a_trial_enqueued_by_optunas_own_means_is_run(tmp_path):
     assert [t.state for t in found] == [TrialState.COMPLETE] * 3
     assert found[1].params["x"] == 0.123
     assert found[2].params["x"] != 0.123
+
+
+def test_verbose_tells_how_long_each_stage_of_the_start_takes(tmp_path):
+    inject = "assert not self.stop()"  # as trainers do before every batch
+    study = write_toy(tmp_path, trials=1, inject=inject)
+    study.write_text(study.read_text().replace("lambda context: Toy()", "made").replace("STUDY =", MADE + "STUDY ="))
+
+    told = run(tmp_path, "--study", str(study), "-v")
+
+    stages = [line.split(maxsplit=2) for line in (told.stderr + told.stdout).splitlines() if " s  " in line]
+    names = {words: float(seconds) for seconds, _, words in stages}
+    assert set(names) == {
+        "the study is loaded", "the store is open", "MLflow's store is open", "the worker is there",
+        "the trainer is prepared", "the study is open", "what it needs is estimated", "the first step of training",
+    }  # fmt: skip
+    assert 0 < names["the study is loaded"] < names["the worker is there"] < names["the first step of training"] < 300
+
+
+MADE = """
+def made(context):
+    toy = Toy()
+    toy.stop = context.stop
+    return toy
+
+
+"""
