@@ -24,7 +24,6 @@ sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
     from torch.utils.data import Dataset
 
     from data.faces import Faces
@@ -125,62 +124,27 @@ def _arithmetic(faces: "Faces", params: "Hyperparameters", stride: int) -> Calla
     return run
 
 
-def _network(stride: int, dropout: float) -> "nn.Module":
-    from torch import nn
-
-    layers: list[nn.Module] = []
-    n_in, size = 1, 48
-    for n_out in (64, 128, 256):
-        layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.BatchNorm2d(n_out), nn.ReLU()]
-        layers += [nn.MaxPool2d(2, stride), nn.Dropout(dropout)]
-        n_in, size = n_out, (size - 2) // stride + 1
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(n_in * size**2, 256), nn.ReLU(), nn.Linear(256, 7))
-
-
 def _script(data: "Dataset[tuple[torch.Tensor, int]]", params: "Hyperparameters", stride: int) -> Callable[[], None]:
-    import torch
-    from torch import nn
     from torch.utils.data import DataLoader
 
-    network = _network(stride, params.dropout)
-    optimizer = torch.optim.Adam(network.parameters(), lr=params.learning_rate)
-    criterion = nn.CrossEntropyLoss()
+    from benchmarks.plain import make_optimizer, network, train_epoch
+
+    model = network(stride, params.dropout)
+    optimizer = make_optimizer(params.optimizer, model, params.learning_rate)
     loader: DataLoader[Any] = DataLoader(data, params.batch_size, shuffle=True)
 
     def run() -> None:
-        network.train()
-        total = 0.0
-        for images, labels in loader:
-            optimizer.zero_grad()
-            loss = criterion(network(images), labels)
-            loss.backward()
-            optimizer.step()
-            total += loss.item()
+        train_epoch(model, loader, optimizer)
 
     return run
 
 
 def _folder(faces: "Faces", place: Path) -> "Dataset[tuple[torch.Tensor, int]]":
-    """Reads a PNG file an image, as torchvision's ImageFolder does."""
-    import torch
-    from PIL import Image
-    from torch.utils.data import Dataset
+    from benchmarks.plain import ImageFolder, write_images
 
-    files = []
-    for row in faces.splits["train"]:
-        files.append((place / f"{row}.png", int(faces.labels[row])))
-        Image.fromarray(faces.images[row]).save(files[-1][0])
-
-    class Folder(Dataset[tuple[torch.Tensor, int]]):
-        def __len__(self) -> int:
-            return len(files)
-
-        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-            path, label = files[index]
-            pixels = np.asarray(Image.open(path).convert("L"), np.float32) / 255
-            return (torch.from_numpy(pixels)[None] - 0.5) / 0.25, label
-
-    return Folder()
+    rows = faces.splits["train"]
+    write_images(faces.images[rows], faces.labels[rows], place / "train")
+    return ImageFolder(place / "train")
 
 
 def _csv(faces: "Faces", place: Path) -> "Dataset[tuple[torch.Tensor, int]]":
