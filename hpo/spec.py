@@ -52,7 +52,8 @@ class Trainer(Protocol):
 
     - `describe() -> Mapping`: what a resume compares: `data_digest`, `network`, `class_names` and others of your own;
       `device` and `dataset` are noted and not compared.
-    - `estimate(params) -> Mapping`: `epoch_seconds`, and `bytes` of a checkpoint.
+    - `estimate(candidates) -> Mapping`: what trials need here, of a sequence of params that may come: the least and the
+      most of `epoch_seconds`, `memory` (bytes) and `checkpoint` (bytes), each a pair.
     - `check(params)`: raises ValueError before any trial runs.
     - `seconds() -> Mapping`: how much of the time of all calls so far was no training: `validation`, `checkpoint`.
 

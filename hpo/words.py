@@ -9,3 +9,12 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} seconds"
+
+
+def spread(least: float, most: float) -> str:
+    """A range of seconds: `12 to 40 minutes`, or one of the two where they are the same in words."""
+    low, high = duration(least), duration(most)
+    if low == high:
+        return low
+    number, unit = low.split()
+    return f"{number} to {high}" if unit == high.split()[1] else f"{low} to {high}"

@@ -32,7 +32,7 @@ from hpo.search import search
 from hpo.spec import Context, StudySpec, Trainer
 from hpo.stages import reached
 from hpo.storage import open_store
-from hpo.words import duration
+from hpo.words import spread
 
 STOPPED = 143
 SPARE_BYTES = 200_000_000
@@ -202,13 +202,12 @@ def _preflight(spec: StudySpec, opened: OpenStudy, trainer: Trainer, folder: Pat
     estimate = getattr(trainer, "estimate", None)
     if estimate is None or left == 0:
         return
-    trials = opened.study.get_trials(deepcopy=False)
-    params = _typical_params(spec) if not trials else trials[0].user_attrs.get("hpo.params", {})
+    candidates = _candidates(spec)
     try:
-        needs: Mapping[str, float] = estimate(params)
+        needs: Mapping[str, tuple[float, float]] = estimate(candidates)
     except Exception as error:  # the user's code
         raise UserError(f"estimate of study {spec.name!r} raises {type(error).__name__}: {error}") from error
-    n_bytes, epoch_seconds = needs.get("bytes", 0.0), needs.get("epoch_seconds", 0.0)
+    n_bytes = needs.get("checkpoint", (0.0, 0.0))[1]
     free, wanted = shutil.disk_usage(folder).free, 3 * n_bytes + SPARE_BYTES
     if free < wanted:
         raise DiskFullError(f"{folder}: {free / 1e9:.1f} GB free, need {wanted / 1e9:.1f} GB: 3 checkpoints and 0.2 GB")
@@ -217,25 +216,25 @@ def _preflight(spec: StudySpec, opened: OpenStudy, trainer: Trainer, folder: Pat
             f"a checkpoint takes {n_bytes / 1e9:.1f} GB: each running trial needs up to {3 * n_bytes / 1e9:.1f} GB here"
         )
         emit({"event": "notice", "text": text})
-    seconds = epoch_seconds * (spec.n_epochs or params.get("epochs", spec.max_epochs or 1) * (left or 1))
-    if spec.n_epochs is not None and epoch_seconds:
-        text = f"{spec.n_epochs} epochs of about {duration(epoch_seconds)} here: {duration(seconds)} in all"
+    if "epoch_seconds" in needs:
+        longest = max(float(params.get("epochs", spec.max_epochs or 1)) for params in candidates)
+        n_epochs = spec.n_epochs or longest * (left or 1)
+        seconds = [n_epochs * each for each in needs["epoch_seconds"]]
+        memory = f", up to {needs['memory'][1] / 1e9:.1f} GB of memory a trial" if "memory" in needs else ""
+        what = f"{spec.n_epochs} epochs" if spec.n_epochs else f"{left or 1} trial{'s'[: left != 1]}"
+        text = f"an epoch takes about {spread(*needs['epoch_seconds'])} here{memory}; {what}: up to {spread(*seconds)}"
         emit({"event": "notice", "text": text})
-    on_cpu = str(opened.identity.description.get("device", "cpu")).startswith("cpu")
-    if on_cpu and seconds > LONG_SECONDS:
-        emit(
-            {
-                "event": "notice",
-                "text": f"on this CPU an epoch takes about {duration(epoch_seconds)}, the study up to "
-                f"{duration(seconds)}; a study that suits a CPU: --study fer_small",
-            }
-        )
+        on_cpu = str(opened.identity.description.get("device", "cpu")).startswith("cpu")
+        if on_cpu and seconds[0] > LONG_SECONDS:
+            text = "that is long, on a CPU; a study that suits one: --study fer_small"
+            emit({"event": "notice", "text": text})
 
 
-def _typical_params(spec: StudySpec) -> Mapping[str, Any]:
-    from hpo.space import walk
+def _candidates(spec: StudySpec) -> list[Mapping[str, Any]]:
+    """Params that may come: every choice of categories, numbers at the ends of their ranges and amid them."""
+    from hpo.space import CORNERS, walk
 
-    return next(iter(walk(spec.suggest))).params
+    return [branch.params for corner in CORNERS for branch in walk(spec.suggest, corner)]
 
 
 def _trials_left(opened: OpenStudy) -> int | None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from model import fused
 from model.device import Compute
 from model.hyperparameters import Hyperparameters
-from model.steps import DeviceFaces, Stop, Sums, TrainingState
+from model.steps import DeviceFaces, Stop, Sums, TrainingState, n_parts_of
 
 CAPTURE_FROM = 30
 """Steps that a trial must have left for a capture, which costs some ten, to be worth it."""
@@ -26,9 +26,14 @@ class CapturedSteps:
     """Steps of one trial, from its state on; see `steps.Steps`."""
 
     def __init__(
-        self, state: TrainingState, faces: DeviceFaces, hyperparameters: Hyperparameters, compute: Compute
+        self,
+        state: TrainingState,
+        faces: DeviceFaces,
+        hyperparameters: Hyperparameters,
+        compute: Compute,
+        n_parts: int = 1,
     ) -> None:
-        device = compute.device
+        device, self._n_parts = compute.device, n_parts
         self._state, self._faces, self._hyperparameters = state, faces, hyperparameters
         self._dtype = compute.autocast or torch.float32
         self._p = torch.tensor(hyperparameters.dropout, dtype=torch.float32, device=device)
@@ -71,15 +76,19 @@ class CapturedSteps:
     def _step(self, rows: Tensor) -> None:
         network, optimizer = self._state.network, self._state.optimizer
         self._rate.copy_(self._hyperparameters.learning_rate / (1 + self._hyperparameters.lr_decay * self._updates))
-        labels = self._faces.labels[rows]
         optimizer.zero_grad(set_to_none=True)
-        inputs = fused.patches(self._faces, rows, self._seed, self._dtype)
-        logits = fused.logits(network, inputs, self._p, self._seed)  # [B, K]
-        loss = functional.cross_entropy(logits, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        n_parts = n_parts_of(len(rows), self._hyperparameters.batch_size, self._n_parts)
+        for number, part in enumerate(rows.tensor_split(n_parts)):
+            labels = self._faces.labels[part]
+            seed = self._seed + (number << 32) if number else self._seed  # the masks of no other part or step
+            inputs = fused.patches(self._faces, part, seed, self._dtype)
+            logits = fused.logits(network, inputs, self._p, seed)  # [B, K]
+            loss = functional.cross_entropy(logits, labels)
+            share = loss * (len(part) / len(rows)) if n_parts > 1 else loss
+            share.backward()  # type: ignore[no-untyped-call]
+            self._loss_sum += loss.detach() * len(part)
+            self._hits += (logits.detach().argmax(1) == labels).sum()
         optimizer.step()
-        self._loss_sum += loss.detach() * len(rows)
-        self._hits += (logits.detach().argmax(1) == labels).sum()
         self._updates += 1
         self._seed += 1
 

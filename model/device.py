@@ -2,9 +2,12 @@
 
 import importlib.util
 import logging
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -21,6 +24,7 @@ class Compute:
         autocast: precision of the forward pass; None for float32. Weights are float32 always.
         captures: whether a training step is captured as a CUDA graph and runs fused kernels.
         validation_batch: images at a time in validation.
+        memory: bytes that a trial may take.
     """
 
     device: torch.device
@@ -28,6 +32,7 @@ class Compute:
     autocast: torch.dtype | None
     captures: bool = False
     validation_batch: int = 256
+    memory: float = math.inf
 
     def forward_context(self) -> AbstractContextManager[object]:
         """What a forward pass runs under."""
@@ -69,10 +74,22 @@ def choose(device: str | None = None) -> Compute:
         if chosen.index is not None:
             torch.cuda.set_device(chosen)  # where kernels and graphs go that name no device
         precision = torch.bfloat16 if bf16 else None
-        return Compute(chosen, torch.channels_last, precision, _can_capture(chosen), validation_batch=1_024)
+        free, _ = torch.cuda.mem_get_info(chosen)
+        captures = _can_capture(chosen)
+        return Compute(chosen, torch.channels_last, precision, captures, validation_batch=1_024, memory=0.9 * free)
     if chosen.type == "cpu":
-        return Compute(chosen, torch.channels_last, None)
+        return Compute(chosen, torch.channels_last, None, memory=0.8 * _main_memory())
     return Compute(chosen, torch.contiguous_format, None)
+
+
+def _main_memory() -> int:
+    """Bytes of this machine's memory, or of the share that its container has."""
+    try:
+        share = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        share = "max"
+    whole = int(psutil.virtual_memory().total)
+    return min(whole, int(share)) if share.isdecimal() else whole
 
 
 def _can_capture(device: torch.device) -> bool:

@@ -50,7 +50,7 @@ class Progress:
         return Progress(history, best_epoch)
 
 
-def snapshot(state: TrainingState, progress: Progress, fingerprint: str) -> Payload:
+def snapshot(state: TrainingState, progress: Progress, fingerprint: str, n_parts: int) -> Payload:
     """A copy of everything that the rest of the training depends on, as it is between two epochs."""
     return {
         "fingerprint": fingerprint,
@@ -64,6 +64,7 @@ def snapshot(state: TrainingState, progress: Progress, fingerprint: str) -> Payl
         "best_epoch": progress.best_epoch,
         "best_confusion": progress.best_confusion,
         "threads": torch.get_num_threads(),
+        "n_parts": n_parts,
     }
 
 

@@ -3,7 +3,8 @@
 Legend: N images, B batch, S image size, K classes.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -41,6 +42,11 @@ class DeviceFaces:
         """Those of `rows` int64 [B], varied."""
         images = varied(self.images, rows, self.augmentation, generator)
         return DeviceFaces(images, self.labels[rows], self.mean, self.std)
+
+    def parts(self, n: int) -> Iterator["DeviceFaces"]:
+        """All of them in `n` parts of equal size, to within one."""
+        for images, labels in zip(self.images.tensor_split(n), self.labels.tensor_split(n), strict=True):
+            yield DeviceFaces(images, labels, self.mean, self.std)
 
 
 @dataclass(slots=True)
@@ -82,13 +88,29 @@ class Steps(Protocol):
         ...
 
 
-def make_steps(state: TrainingState, faces: DeviceFaces, hyperparameters: Hyperparameters, compute: Compute) -> Steps:
-    """The fastest steps there are for a device: the same training, with other dropout masks and roundings."""
+def make_steps(
+    state: TrainingState, faces: DeviceFaces, hyperparameters: Hyperparameters, compute: Compute, n_parts: int = 1
+) -> Steps:
+    """The fastest steps there are for a device: the same training, with other dropout masks and roundings.
+
+    Args:
+        state: of the trial.
+        faces: of the training split.
+        hyperparameters: of the trial.
+        compute: how.
+        n_parts: into how many a batch is split, one after another, where it does not fit into memory: their gradients
+            are summed before the update. Batch norm sees a part.
+    """
     if compute.captures:
         from model.captured import CapturedSteps  # triton is there with a CUDA build of torch only
 
-        return CapturedSteps(state, faces, hyperparameters, compute)
-    return PlainSteps(state, faces, hyperparameters, compute)
+        return CapturedSteps(state, faces, hyperparameters, compute, n_parts)
+    return PlainSteps(state, faces, hyperparameters, compute, n_parts)
+
+
+def n_parts_of(n_images: int, batch_size: int, n_parts: int) -> int:
+    """Into how many parts `n_images` of a batch are split, where a whole batch is split into `n_parts`."""
+    return math.ceil(n_images / math.ceil(batch_size / n_parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +121,7 @@ class PlainSteps:
     faces: DeviceFaces
     hyperparameters: Hyperparameters
     compute: Compute
+    n_parts: int = 1
 
     def epoch(self, order: Tensor, stop: Stop) -> Sums | None:
         """See `Steps`. Reads the device once, at the end."""
@@ -112,20 +135,29 @@ class PlainSteps:
             rate = decayed(hyperparameters.learning_rate, hyperparameters.lr_decay, self.state.updates)
             set_learning_rate(optimizer, rate)
             batch = self.faces.batch(rows, self.state.masks)
-            loss, batch_hits = step(self.state.network, optimizer, batch, self.compute)
+            n_parts = n_parts_of(len(rows), hyperparameters.batch_size, self.n_parts)
+            loss, batch_hits = step(self.state.network, optimizer, batch, self.compute, n_parts)
             self.state.updates += 1
             loss_sum += loss * len(rows)
             hits += batch_hits
         return Sums(float(loss_sum), int(hits))
 
 
-def step(network: EmotionCNN, optimizer: Optimizer, batch: DeviceFaces, compute: Compute) -> tuple[Tensor, Tensor]:
-    """One update on a batch; gives its mean loss and number of hits, both 0-d."""
-    images = compute.normalised(batch.images, batch.mean, batch.std)  # [B, 1, S, S]
+def step(
+    network: EmotionCNN, optimizer: Optimizer, batch: DeviceFaces, compute: Compute, n_parts: int = 1
+) -> tuple[Tensor, Tensor]:
+    """One update on a batch, in so many parts; gives its mean loss and number of hits, both 0-d."""
     optimizer.zero_grad(set_to_none=True)
-    with compute.forward_context():
-        logits = network(images)  # [B, K]
-        loss = functional.cross_entropy(logits.float(), batch.labels)
-    loss.backward()  # type: ignore[no-untyped-call]
+    losses, hits = [], []
+    for part in batch.parts(n_parts):
+        images = compute.normalised(part.images, part.mean, part.std)  # [B, 1, S, S]
+        with compute.forward_context():
+            logits = network(images)  # [B, K]
+            loss = functional.cross_entropy(logits.float(), part.labels)
+        if n_parts > 1:
+            loss = loss * (len(part.labels) / len(batch.labels))
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
+        hits.append((logits.detach().argmax(1) == part.labels).sum())
     optimizer.step()
-    return loss.detach(), (logits.detach().argmax(1) == batch.labels).sum()
+    return sum(losses[1:], losses[0]), sum(hits[1:], hits[0])

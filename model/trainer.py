@@ -3,9 +3,8 @@
 import hashlib
 import json
 import logging
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 
 from data.faces import Faces, Split
-from model import optimizers
+from model import needs, optimizers
 from model.artifacts import write_artifacts
 from model.augmentation import AUGMENTATIONS, Augmentation
 from model.checkpoint import CheckpointFolder, Payload
 from model.device import Compute, choose
 from model.evaluation import accuracy, macro_f1
 from model.hyperparameters import Hyperparameters, missing_names, unknown_names
-from model.network import EmotionCNN, build_network, n_weights
+from model.network import EmotionCNN, build_network
 from model.progress import Progress, restore, snapshot
 from model.steps import DeviceFaces, Stop, TrainingState, make_steps
 from model.training import train_epochs, validate
@@ -84,6 +83,9 @@ class FaceTrainer:
         self._mean, self._std = float(training.mean()), max(float(training.std()), 1.0)
         self._training = replace(self._on_device("train"), augmentation=augmentation)
         self._validation = self._on_device("validation")
+        precision = self.compute.autocast or torch.float32
+        self._image_bytes = needs.image_bytes(pool_stride, faces.image_size, precision)
+        self._n_weights = needs.weights_of(pool_stride, faces.image_size)
         self._seconds = {"validation": 0.0, "checkpoint": 0.0}
 
     def train(self, params: Mapping[str, Any], *, seed: int, workdir: Path) -> Iterator[dict[str, float]]:
@@ -107,7 +109,8 @@ class FaceTrainer:
         checkpoints = CheckpointFolder(Path(workdir) / "checkpoints")
         fingerprint = self._fingerprint(hyperparameters, seed)
         state, progress = self._fresh(hyperparameters, seed), Progress()
-        threads = self._resume(checkpoints, fingerprint, state, progress)
+        threads, n_parts = self._resume(checkpoints, fingerprint, state, progress)
+        n_parts = n_parts or self._n_parts(hyperparameters)
         torch.set_num_threads(threads)
         try:
             if len(progress.history) > hyperparameters.epochs:  # recorded by a trial of more epochs
@@ -123,7 +126,7 @@ class FaceTrainer:
                     self._write_results(Path(workdir), hyperparameters, progress.first(n_yielded), checkpoints)
             if not goes_on:
                 return
-            yield from self._train(state, progress, hyperparameters, checkpoints, fingerprint, Path(workdir))
+            yield from self._train(state, progress, hyperparameters, checkpoints, fingerprint, Path(workdir), n_parts)
         finally:
             torch.set_num_threads(self.threads)
 
@@ -135,17 +138,18 @@ class FaceTrainer:
         checkpoints: CheckpointFolder,
         fingerprint: str,
         workdir: Path,
+        n_parts: int,
     ) -> Iterator[dict[str, float]]:
         kept_at, n_images = time.monotonic(), len(self._training.labels)
         unkept: Payload | None = None
         ended = False
         try:
             for metrics in train_epochs(
-                state, self._training, self._validation, hyperparameters, self.compute, self.stop
+                state, self._training, self._validation, hyperparameters, self.compute, self.stop, n_parts
             ):
                 self._seconds["validation"] += metrics["epoch_seconds"] - n_images / metrics["images_per_second"]
                 progress.add(metrics, state)
-                unkept = snapshot(state, progress, fingerprint)
+                unkept = snapshot(state, progress, fingerprint, n_parts)
                 finished = state.epoch == hyperparameters.epochs
                 if finished or time.monotonic() - kept_at >= self.checkpoint_seconds:
                     with self._counted("checkpoint"):
@@ -243,24 +247,49 @@ class FaceTrainer:
             },
         }
 
-    def estimate(self, params: Mapping[str, Any]) -> dict[str, float]:
-        """What an epoch takes (`epoch_seconds`, from two real steps) and a checkpoint (`bytes`)."""
-        hyperparameters = Hyperparameters(**params)
-        most = 16 if self.compute.device.type == "cpu" else hyperparameters.batch_size  # there a large batch takes long
-        n_rows = min(hyperparameters.batch_size, len(self._training.labels), most)
-        hyperparameters = replace(hyperparameters, batch_size=n_rows)
-        state = self._fresh(hyperparameters, seed=0)
-        steps, order = make_steps(state, self._training, hyperparameters, self.compute), torch.arange(n_rows)
-        seconds = math.inf
-        for _ in range(2):  # the first also allocates
-            began = time.perf_counter()
-            steps.epoch(order, never)
-            seconds = min(seconds, time.perf_counter() - began)
+    def estimate(self, candidates: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+        """What trials with these params need, of the cheapest and of the dearest, from a few real steps of each.
+
+        Returns:
+            `epoch_seconds`, `memory` (bytes), `checkpoint` (bytes), each the least and the most.
+        """
+        of = [Hyperparameters(**params) for params in candidates]
+        seconds = sorted(self._epoch_seconds(one) for one in needs.cheapest_and_dearest(of))
+        memory = [one.batch_size * self._image_bytes + self._fixed_bytes(one) for one in of]
+        states = [optimizers.OPTIMIZERS[one.optimizer].state_tensors for one in of]
+        # Weights and the optimizer's state; and the best epoch's weights.
+        sizes = [self._n_weights * needs.WEIGHT_BYTES * (2 + state) for state in states]
+        return {
+            "epoch_seconds": (seconds[0], seconds[-1]),
+            "memory": (min(memory), min(max(memory), self.compute.memory)),
+            "checkpoint": (float(min(sizes)), float(max(sizes))),
+        }
+
+    def _epoch_seconds(self, hyperparameters: Hyperparameters) -> float:
+        n_images = min(hyperparameters.batch_size, len(self._training.labels))
+        if self.compute.device.type == "cpu":  # there a step on many images takes as much longer
+            n_images = min(n_images, 16)
+        n_parts = needs.n_parts(n_images, self._image_bytes, self._fixed_bytes(hyperparameters), self.compute.memory)
+        one = replace(hyperparameters, batch_size=n_images)
+        steps = make_steps(self._fresh(one, seed=0), self._training, one, self.compute, n_parts)
         # Validation is a forward pass: about a third of a step.
-        n_images = len(self._training.labels) + len(self._validation.labels) / 3
-        size = n_weights(state.network) * 4
-        slots = 1 + optimizers.OPTIMIZERS[hyperparameters.optimizer].state_tensors
-        return {"epoch_seconds": seconds / n_rows * n_images, "bytes": float(size * (slots + 1))}
+        n_all = len(self._training.labels) + len(self._validation.labels) / 3
+        return needs.step_seconds(steps, n_images) / n_images * n_all
+
+    def _fixed_bytes(self, hyperparameters: Hyperparameters) -> int:
+        return needs.fixed_bytes(self._n_weights, hyperparameters.optimizer)
+
+    def _n_parts(self, hyperparameters: Hyperparameters) -> int:
+        """Into how many parts a batch is split; where it is, that is said."""
+        size, fixed = hyperparameters.batch_size, self._fixed_bytes(hyperparameters)
+        found = needs.n_parts(size, self._image_bytes, fixed, self.compute.memory)
+        if found > 1:
+            log.warning(
+                "a batch of %d needs about %.1f GB and %.1f are there: it is trained in %d parts, whose gradients are "
+                "summed; batch norm sees a part",
+                size, (size * self._image_bytes + fixed) / 1e9, self.compute.memory / 1e9, found,
+            )  # fmt: skip
+        return found
 
     def _network(self, dropout: float, *, seed: int, masks: torch.Generator | None) -> EmotionCNN:
         network = build_network(
@@ -288,16 +317,22 @@ class FaceTrainer:
             masks=masks,
         )
 
-    def _resume(self, checkpoints: CheckpointFolder, fingerprint: str, state: TrainingState, progress: Progress) -> int:
-        """Put the newest usable checkpoint into state and progress; gives the thread count to go on with."""
+    def _resume(
+        self, checkpoints: CheckpointFolder, fingerprint: str, state: TrainingState, progress: Progress
+    ) -> tuple[int, int | None]:
+        """Put the newest usable checkpoint into state and progress.
+
+        Returns:
+            What the trial's numbers rest on and it must go on with: threads, and parts of a batch (None: none yet).
+        """
         for payload, best_weights in checkpoints.load():
             if payload.get("fingerprint") != fingerprint:
                 log.warning("%s: made with other params, seed, data or device: training starts again", checkpoints.path)
                 break
             restore(payload, best_weights, state, progress)
-            return int(payload["threads"])
+            return int(payload["threads"]), int(payload.get("n_parts", 1))
         checkpoints.clear()
-        return self.threads
+        return self.threads, None
 
     def _fingerprint(self, hyperparameters: Hyperparameters, seed: int) -> str:
         # The kind of device and of steps too: what they remember fits no other kind.

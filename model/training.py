@@ -25,11 +25,14 @@ def train_epochs(
     hyperparameters: Hyperparameters,
     compute: Compute,
     stop: Stop,
+    n_parts: int = 1,
 ) -> Iterator[dict[str, float]]:
     """Train from `state.epoch` to the last epoch; after each, yield its metrics, with the state between two epochs.
 
     Ends early, without yielding the epoch that was begun, when `stop()` is true: it is asked before every batch, in
     training and validation. Ends after an epoch whose loss is not finite: such a network learns no more.
+
+    `n_parts`: see `steps.make_steps`.
 
     Yields:
         train_loss and train_accuracy (means over the epoch's batches as they were trained), val_loss, val_accuracy,
@@ -37,7 +40,7 @@ def train_epochs(
         training), epoch_seconds. Accuracies in [0, 1].
     """
     n_images = len(training.labels)
-    steps = make_steps(state, training, hyperparameters, compute)
+    steps = make_steps(state, training, hyperparameters, compute, n_parts)
     while state.epoch < hyperparameters.epochs:
         began = time.perf_counter()
         state.network.train()

@@ -81,7 +81,7 @@ def test_outputs_gradients_and_running_statistics_are_those_of_pytorchs_operator
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
 
 
-def steps(kind, *, epochs: int, batch_size: int = 3):
+def steps(kind, *, epochs: int, batch_size: int = 3, n_parts: int = 1):
     compute = Compute(torch.device("cpu"), torch.channels_last, None)
     params = Hyperparameters(
         learning_rate=0.05, batch_size=batch_size, epochs=epochs, dropout=0.0, optimizer="sgd", lr_decay=0.1
@@ -89,7 +89,7 @@ def steps(kind, *, epochs: int, batch_size: int = 3):
     net = network(2, 9)
     optimizer = OPTIMIZERS["sgd"].make(net.parameters(), 0.05, 0.0)
     state = TrainingState(net, optimizer, torch.Generator(), torch.Generator().manual_seed(1))
-    return state, kind(state, faces(9)[0], params, compute)
+    return state, kind(state, faces(9)[0], params, compute, n_parts)
 
 
 def test_an_epochs_steps_are_the_plain_ones_with_the_smaller_last_batch_and_the_rates_decay():
@@ -104,6 +104,19 @@ def test_an_epochs_steps_are_the_plain_ones_with_the_smaller_last_batch_and_the_
     for (name, p), q in zip(plain.network.state_dict().items(), ours.network.state_dict().values(), strict=True):
         if not (name.startswith("convolutions") and name.endswith("bias")):
             torch.testing.assert_close(q, p, rtol=1e-3, atol=1e-5)
+
+
+def test_a_batch_in_parts_is_the_plain_one_in_parts():
+    (plain, one), (ours, other) = (
+        steps(kind, epochs=1, batch_size=5, n_parts=2) for kind in (PlainSteps, CapturedSteps)
+    )
+
+    expected, found = one.epoch(torch.arange(7), lambda: False), other.epoch(torch.arange(7), lambda: False)
+
+    assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+    assert found.hits == expected.hits
+    assert ours.updates == plain.updates == 2
+    torch.testing.assert_close(ours.network.output.weight, plain.network.output.weight, rtol=1e-3, atol=1e-5)
 
 
 def test_a_number_that_is_none_shows_in_the_loss():

@@ -1,0 +1,88 @@
+"""What a trial needs, known before it begins: memory, and the seconds of an epoch."""
+
+import math
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from model import optimizers
+from model.hyperparameters import Hyperparameters
+from model.network import EmotionCNN, n_weights
+from model.steps import Steps
+
+WEIGHT_BYTES = 4
+_TEMPORARY = 1.25
+"""What a step holds over what it keeps for its backward pass: gradients of activations, work space of convolutions."""
+
+
+def image_bytes(pool_stride: int, image_size: int, dtype: torch.dtype) -> float:
+    """Memory that each image of a batch takes in a training step: what a forward pass keeps, and what is temporary.
+
+    Counted without any memory, on torch's meta device.
+
+    Args:
+        pool_stride: of the network.
+        image_size: S.
+        dtype: of the activations.
+    """
+    with torch.device("meta"):
+        network = EmotionCNN(0.5, pool_stride, image_size).to(dtype)
+        images = torch.empty((4, 1, image_size, image_size), dtype=dtype)
+    return _TEMPORARY * (_kept(network, images) - _kept(network, images[:2].clone())) / 2
+
+
+def _kept(network: EmotionCNN, images: Tensor) -> int:
+    """Bytes of all storages that a forward pass keeps; what does not grow with the batch is in it, too."""
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage._cdata] = storage  # noqa: SLF001  the one thing by which two views of a storage are known
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(images).float().logsumexp(1)
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def weights_of(pool_stride: int, image_size: int) -> int:
+    """How many trainable numbers the network has."""
+    with torch.device("meta"):
+        return n_weights(EmotionCNN(0.0, pool_stride, image_size))
+
+
+def fixed_bytes(n: int, optimizer: str) -> int:
+    """Memory that a trial of so many weights takes whatever its batch: gradients, optimizer, copies to be kept, too."""
+    state = optimizers.OPTIMIZERS[optimizer].state_tensors
+    copies = 1 + (1 + state)  # the best weights, and all that a checkpoint holds
+    return n * WEIGHT_BYTES * (2 + state + copies)
+
+
+def n_parts(batch_size: int, an_image: float, fixed: float, memory: float) -> int:
+    """Into how many equal parts a batch must be split so that each fits: 1 where it fits whole."""
+    if batch_size * an_image + fixed <= memory:
+        return 1
+    most = max(1, math.floor((memory - fixed) / an_image))
+    return math.ceil(batch_size / most)
+
+
+def step_seconds(steps: Steps, n_images: int) -> float:
+    """What a step on so many images takes: the better of two, since the first also allocates."""
+    seconds = math.inf
+    for _ in range(2):
+        began = time.perf_counter()
+        steps.epoch(torch.arange(n_images), lambda: False)
+        seconds = min(seconds, time.perf_counter() - began)
+    return seconds
+
+
+def cheapest_and_dearest(candidates: Sequence[Hyperparameters]) -> tuple[Hyperparameters, Hyperparameters]:
+    """Those whose epoch takes least and most: larger batches make fewer steps, and an optimizer's state takes time."""
+
+    def dear(one: Hyperparameters) -> tuple[int, int]:
+        return -one.batch_size, optimizers.OPTIMIZERS[one.optimizer].state_tensors
+
+    return min(candidates, key=dear), max(candidates, key=dear)

@@ -1,0 +1,99 @@
+"""What a trial needs is known before it begins, and a batch that does not fit is split."""
+
+import logging
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.synthetic import synthetic_faces
+from model import needs
+from model.hyperparameters import Hyperparameters
+from model.steps import n_parts_of, step
+from model.trainer import FaceTrainer
+
+FACES = synthetic_faces(n_train=49, n_validation=21, n_test=0, image_size=16)
+PARAMS = {"learning_rate": 0.01, "batch_size": 16, "epochs": 2, "dropout": 0.0, "optimizer": "adam"}
+
+
+def trainer() -> FaceTrainer:
+    return FaceTrainer(FACES, device="cpu", pool_stride=2, checkpoint_seconds=0, threads=1)
+
+
+def test_an_images_memory_is_that_of_the_maps_that_a_step_keeps():
+    # A block keeps its convolution's output twice, as it is and normalised, and of what is pooled the places (8 bytes
+    # each), the clipped values, the mask and the product.
+    maps = ((64, 48, 47), (128, 47, 46), (256, 46, 45))
+    kept = sum(channels * (2 * size**2 + 5 * pooled**2) for channels, size, pooled in maps)
+    assert needs.image_bytes(1, 48, torch.float32) == pytest.approx(1.25 * 4 * kept, rel=0.01)
+    assert needs.image_bytes(2, 48, torch.bfloat16) < 0.7 * needs.image_bytes(2, 48, torch.float32)
+    assert needs.weights_of(1, 48) == 133_083_015
+
+
+@given(st.integers(1, 512), st.floats(1, 1e9), st.floats(0, 1e10), st.floats(1, 1e11))
+def test_parts_are_as_few_as_fit(batch, an_image, fixed, memory):
+    n = needs.n_parts(batch, an_image, fixed, memory)
+
+    assert 1 <= n <= batch
+    largest = math.ceil(batch / n)
+    assert largest * an_image + fixed <= memory * (1 + 1e-9) or largest == 1
+    if n > 1:
+        assert math.ceil(batch / (n - 1)) * an_image + fixed > memory * (1 - 1e-9)
+
+
+@given(st.integers(1, 64), st.data())
+def test_no_part_of_a_smaller_last_batch_is_larger_than_those_of_a_whole_one(batch, data):
+    n_parts, n_images = data.draw(st.integers(1, batch)), data.draw(st.integers(1, batch))
+
+    n = n_parts_of(n_images, batch, n_parts)
+
+    assert math.ceil(n_images / n) <= math.ceil(batch / n_parts)
+
+
+def test_gradients_of_parts_are_summed_to_the_batchs():
+    ours = trainer()
+    one, other = (ours._fresh(Hyperparameters(**PARAMS), seed=1) for _ in range(2))
+    for state in (one, other):
+        state.network.eval()  # batch norm would see a part
+    batch = ours._training.batch(torch.arange(13), one.masks)
+
+    loss, hits = step(one.network, one.optimizer, batch, ours.compute)
+    parts_loss, parts_hits = step(other.network, other.optimizer, batch, ours.compute, n_parts=3)
+
+    assert float(parts_loss) == pytest.approx(float(loss), rel=1e-5)
+    assert int(parts_hits) == int(hits)
+    for p, q in zip(one.network.parameters(), other.network.parameters(), strict=True):
+        torch.testing.assert_close(q.grad, p.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_a_batch_that_does_not_fit_is_said_and_trained_in_parts_also_by_who_goes_on(tmp_path, caplog):
+    small, params = trainer(), Hyperparameters(**PARAMS)
+    room = small._fixed_bytes(params) + 5.5 * small._image_bytes
+    small.compute = replace(small.compute, memory=room)
+
+    with caplog.at_level(logging.WARNING):
+        epochs = small.train(PARAMS, seed=3, workdir=tmp_path)
+        first = next(epochs)
+        epochs.close()
+    resumed = list(trainer().train(PARAMS, seed=3, workdir=tmp_path))  # on a machine of more memory
+    whole = list(small.train(PARAMS, seed=3, workdir=tmp_path / "whole"))
+
+    assert "a batch of 16 needs about" in caplog.text
+    assert "trained in 4 parts" in caplog.text
+    assert resumed[0] == first
+    assert [m["train_loss"] for m in resumed] == [m["train_loss"] for m in whole]
+    assert whole[0]["train_loss"] != next(trainer().train(PARAMS, seed=3, workdir=tmp_path / "alone"))["train_loss"]
+
+
+def test_the_estimate_spans_the_cheapest_and_the_dearest():
+    candidates = [{**PARAMS, "batch_size": size, "optimizer": name} for size in (4, 32) for name in ("sgd", "adam")]
+
+    found = trainer().estimate(candidates)
+
+    assert 0 < found["epoch_seconds"][0] <= found["epoch_seconds"][1] < 60
+    weights = needs.weights_of(2, 16) * 4
+    assert list(found["checkpoint"]) == [2 * weights, 4 * weights]
+    assert found["memory"][0] < found["memory"][1]
