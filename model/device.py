@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -84,6 +83,8 @@ def choose(device: str | None = None) -> Compute:
 
 def _main_memory() -> int:
     """Bytes of this machine's memory, or of the share that its container has."""
+    import psutil  # a machine with a GPU, where nothing but training is measured, may lack it
+
     try:
         share = Path("/sys/fs/cgroup/memory.max").read_text().strip()
     except OSError:
