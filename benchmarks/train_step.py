@@ -5,10 +5,12 @@ python benchmarks/train_step.py --quick
 
 The script: float32, contiguous, torch's own layers in the paper's order, `.item()` every step, its images from a folder
 of PNG files or from a csv, through a DataLoader. The arithmetic: our step on one batch that is there already, again and
-again, with no loop around it. All in the same run, in turns: ratios are medians over the turns.
+again, with no loop around it. All in the same run, in turns: ratios are medians over the turns. With `--processes N` it
+measures instead what N trainings at a time, on a share of the cores each, do together, beside one on all of them.
 """
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -36,6 +38,8 @@ def main() -> int:
     """Measure, print, and write what was measured."""
     options = _parser().parse_args()
     cases = [("compact", 32), ("compact", 128), ("compact", 512), ("published", 16)]
+    if options.processes:
+        return _side_by_side(options.processes, options.turns)
     if options.quick:
         cases, options.turns = cases[:1], 3
     rows = []
@@ -55,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--quick", action="store_true", help="the compact network at batch 32, three turns")
     found.add_argument("--json", type=Path, metavar="PATH", help="write machine, versions, samples and ratios")
+    found.add_argument("--processes", type=int, metavar="N", help="trainings at a time, beside one on all cores")
     found.add_argument("--turns", type=int, default=7, metavar="N")
     found.add_argument("--steps", type=int, default=4, metavar="N", help="timed together")
     return found
@@ -87,6 +92,50 @@ def _measured(network: str, batch: int, turns: int, *, n_steps: int) -> dict[str
         "vs_arithmetic": statistics.median(a / b for a, b in zip(rates["ours"], rates["arithmetic"], strict=True)),
     }
     return {"network": network, "batch": batch, "images_per_second": rates, **ratio}
+
+
+def _side_by_side(n_processes: int, turns: int) -> int:
+    """Print images per second of trainings side by side over those of one on all cores."""
+    from multiprocessing import get_context
+
+    cores = os.cpu_count() or 1
+    for batch in (32, 128):
+        ratios = []
+        for _ in range(turns):
+            rates = {}
+            for n in (1, n_processes):
+                context = get_context("spawn")
+                barrier, results = context.Barrier(n), context.SimpleQueue()
+                arguments = (batch, max(1, cores // n), barrier, results)
+                processes = [context.Process(target=_train_alone, args=arguments) for _ in range(n)]
+                for process in processes:
+                    process.start()
+                rates[n] = sum(results.get() for _ in processes)
+                for process in processes:
+                    process.join()
+            ratios.append(rates[n_processes] / rates[1])
+        print(f"compact at batch {batch}: {n_processes} side by side {statistics.median(ratios):.2f} of one alone")
+    return 0
+
+
+def _train_alone(batch: int, threads: int, barrier: Any, results: Any) -> None:
+    """In a process of its own: images per second over five seconds, begun when all are ready."""
+    import torch
+
+    from data.synthetic import synthetic_faces
+    from model.hyperparameters import Hyperparameters
+
+    torch.set_num_threads(threads)
+    faces = synthetic_faces(n_train=2 * batch, n_validation=7, n_test=0, image_size=48)
+    params = Hyperparameters(learning_rate=3e-4, batch_size=batch, epochs=100, dropout=0.2, optimizer="adam")
+    run = _ours(faces, params, NETWORKS["compact"])
+    run()
+    barrier.wait()
+    began, n_images = time.perf_counter(), 0
+    while time.perf_counter() - began < 5:
+        run()
+        n_images += 2 * batch
+    results.put(n_images / (time.perf_counter() - began))
 
 
 def _ours(faces: "Faces", params: "Hyperparameters", stride: int) -> Callable[[], None]:
