@@ -10,9 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from benchmarks.searching.methods import FREE_RESUME, Method, Trace
-from benchmarks.searching.tasks import Curve, Task
+from benchmarks.searching.tasks import Curve, Task, distributions
 
 
 def with_smac(*, free_resume: bool) -> Method:
@@ -63,23 +64,15 @@ def _configuration_space(task: Task, seed: int) -> Any:
     from ConfigSpace import UniformFloatHyperparameter as Real
     from ConfigSpace import UniformIntegerHyperparameter as Whole
 
-    found: list[Any] = []
-
-    def real(name: str, low: float, high: float, *, log: bool = False) -> float:
-        found.append(Real(name, low, high, log=log))
-        return low
-
-    def whole(name: str, low: int, high: int, *, log: bool = False) -> int:
-        found.append(Whole(name, low, high, log=log))
-        return low
-
-    def choice(name: str, choices: Any) -> Any:
-        found.append(CategoricalHyperparameter(name, choices))
-        return choices[0]
-
-    task.suggest(SimpleNamespace(suggest_float=real, suggest_int=whole, suggest_categorical=choice))
     space = ConfigurationSpace(seed=seed)
-    space.add(found)
+    for name, distribution in distributions(task).items():
+        match distribution:
+            case CategoricalDistribution():
+                space.add(CategoricalHyperparameter(name, distribution.choices))
+            case IntDistribution():
+                space.add(Whole(name, distribution.low, distribution.high, log=distribution.log))
+            case FloatDistribution():
+                space.add(Real(name, distribution.low, distribution.high, log=distribution.log))
     return space
 
 
@@ -115,22 +108,15 @@ def ray_asha(task: Task, seed: int, budget: int) -> Trace:
 def _ray_space(task: Task) -> Mapping[str, Any]:
     from ray import tune
 
-    found: dict[str, Any] = {}
+    def domain(distribution: Any) -> Any:
+        match distribution:
+            case CategoricalDistribution():
+                return tune.choice(list(distribution.choices))
+            case IntDistribution():
+                return (tune.lograndint if distribution.log else tune.randint)(distribution.low, distribution.high + 1)
+        return (tune.loguniform if distribution.log else tune.uniform)(distribution.low, distribution.high)
 
-    def real(name: str, low: float, high: float, *, log: bool = False) -> float:
-        found[name] = (tune.loguniform if log else tune.uniform)(low, high)
-        return low
-
-    def whole(name: str, low: int, high: int, *, log: bool = False) -> int:
-        found[name] = (tune.lograndint if log else tune.randint)(low, high + 1)
-        return low
-
-    def choice(name: str, choices: Any) -> Any:
-        found[name] = tune.choice(list(choices))
-        return choices[0]
-
-    task.suggest(SimpleNamespace(suggest_float=real, suggest_int=whole, suggest_categorical=choice))
-    return found
+    return {name: domain(distribution) for name, distribution in distributions(task).items()}
 
 
 def fidelity_peers() -> dict[str, Method]:

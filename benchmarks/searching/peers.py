@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from benchmarks.searching.methods import Method, Trace
-from benchmarks.searching.tasks import Curve, Task
+from benchmarks.searching.tasks import Curve, Task, distributions
 
 
 def with_optuna(
@@ -107,35 +108,18 @@ def with_syne_tune(make: Callable[[dict[str, Any], int, int], Any]) -> Method:
     return run
 
 
-class _Space:
-    """Stands in for a trial: notes what is suggested in Syne Tune's terms."""
-
-    def __init__(self) -> None:
-        self.space: dict[str, Any] = {}
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        from syne_tune.config_space import loguniform, uniform
-
-        self.space[name] = (loguniform if log else uniform)(low, high)
-        return low
-
-    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        from syne_tune.config_space import lograndint, randint
-
-        self.space[name] = (lograndint if log else randint)(low, high)
-        return low
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        from syne_tune.config_space import choice
-
-        self.space[name] = choice(list(choices))
-        return choices[0]
-
-
 def _syne_space(task: Task) -> dict[str, Any]:
-    space = _Space()
-    task.suggest(space)
-    return space.space
+    from syne_tune.config_space import choice, lograndint, loguniform, randint, uniform
+
+    def domain(distribution: Any) -> Any:
+        match distribution:
+            case CategoricalDistribution():
+                return choice(list(distribution.choices))
+            case IntDistribution():
+                return (lograndint if distribution.log else randint)(distribution.low, distribution.high)
+        return (loguniform if distribution.log else uniform)(distribution.low, distribution.high)
+
+    return {name: domain(distribution) for name, distribution in distributions(task).items()}
 
 
 def peers() -> dict[str, Method]:

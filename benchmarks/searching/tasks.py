@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+
+from hpo.space import walk
 
 Floats = NDArray[np.float64]
 
@@ -70,6 +73,11 @@ class Task:
     def regret(self, scored: float) -> float:
         """The part of the way from untrained to best that is missing, in [0, 1] or a little below."""
         return min(1.0, (self.best - scored) / (self.best - self.worst))
+
+
+def distributions(task: Task) -> Mapping[str, BaseDistribution]:
+    """What a task's space is made of, in the order in which it is suggested."""
+    return next(iter(walk(task.suggest))).distributions
 
 
 def tasks_in(folder: Path | None, *, held_out: bool = False) -> list[Task]:
