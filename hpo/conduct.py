@@ -196,7 +196,7 @@ class Conductor:
         if self._records is not None and self._delivery is not None and self._drawing is not None:
             try:
                 self._drawing.add_left(self._records.trials())
-                self._drawing.close(None if interrupted is None else SIGNALLED_SECONDS)
+                self._drawing.close(lambda _: launcher.stop_signal is not None)
                 self._rest(code, done=done)
                 if interrupted is None:  # within ten seconds of a signal all must be over
                     self._draw()

@@ -6,10 +6,11 @@ has left is drawn by the next command.
 
 import logging
 import os
+import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
@@ -40,13 +41,18 @@ class Drawing:
 
     def __init__(self, draw: Callable[[Path], None] | None, outbox: Outbox, folder: Path) -> None:
         self._draw, self._outbox, self._folder = draw, outbox, folder
-        self._executor = ThreadPoolExecutor(1, "drawing", initializer=_yield_to_training)
-        self._asked: dict[int, Future[None]] = {}
+        self._asked: set[int] = set()
+        self._waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        # A daemon: a `draw` that hangs must not keep the command from ending.
+        self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
+        if draw is not None:
+            self._thread.start()
 
     def add(self, number: int) -> None:
         """Draw a trial that has ended, when its turn comes."""
-        if self._draw is not None and number not in self._asked:
-            self._asked[number] = self._executor.submit(self._carry_out, self._draw, number)
+        if number not in self._asked:
+            self._asked.add(number)
+            self._waiting.put(number)
 
     def add_left(self, trials: Iterable[FrozenTrial]) -> None:
         """Draw those of the trials that have ended and are marked."""
@@ -55,10 +61,23 @@ class Drawing:
             if trial.state.is_finished() and str(trial.number) in marked:
                 self.add(trial.number)
 
-    def close(self, seconds: float | None) -> None:
-        """Wait for what is to be drawn, so long at most; what isn't by then is left to the next command."""
-        wait(self._asked.values(), seconds)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+    def close(self, give_up: Callable[[float], bool]) -> None:
+        """Wait for what is to be drawn; what isn't when `give_up`, told the seconds waited, says so is left.
+
+        The next command draws it.
+        """
+        began = time.monotonic()
+        self._waiting.put(None)
+        while self._thread.is_alive() and not give_up(time.monotonic() - began):
+            self._thread.join(0.05)
+
+    def _run(self) -> None:
+        _yield_to_training()
+        while self._draw is not None and (number := self._waiting.get()) is not None:
+            try:
+                self._carry_out(self._draw, number)
+            except Exception as error:  # the outbox, say: the mark stays, and the next command draws it
+                log.warning("trial %d: its pictures can't be handed over: %s", number, str(error).splitlines()[0])
 
     def _carry_out(self, draw: Callable[[Path], None], number: int) -> None:
         trial = self._folder / str(number)

@@ -22,6 +22,10 @@ def trial(folder, number: int):
     return path
 
 
+def never(_seconds: float) -> bool:
+    return False
+
+
 def draw(workdir):
     (workdir / "artifacts" / "curve.png").write_bytes(b"png")
 
@@ -36,7 +40,7 @@ def test_what_is_drawn_is_handed_over_and_the_mark_goes(tmp_path, outbox):
 
     drawing.add(3)
     drawing.add(3)
-    drawing.close(None)
+    drawing.close(never)
 
     assert handed_over(outbox) == [("3", "curve.png")]  # once, and not what the trial's end has handed over itself
     assert not (path / ".undrawn").exists()
@@ -53,7 +57,7 @@ def test_what_a_kill_has_left_is_drawn_of_trials_that_have_ended(tmp_path, outbo
     drawing = Drawing(draw, outbox, tmp_path)
 
     drawing.add_left(trials)
-    drawing.close(None)
+    drawing.close(never)
 
     assert handed_over(outbox) == [("0", "curve.png")]
     assert (tmp_path / "1" / ".undrawn").exists()
@@ -67,7 +71,7 @@ def test_a_picture_that_can_not_be_drawn_is_a_warning(tmp_path, outbox, caplog):
 
     drawing = Drawing(fails, outbox, tmp_path)
     drawing.add(0)
-    drawing.close(None)
+    drawing.close(never)
 
     assert "trial 0: its pictures can't be drawn: ValueError: no axes" in caplog.text
     assert handed_over(outbox) == []
@@ -81,7 +85,7 @@ def test_without_room_the_mark_stays_for_the_next_command(tmp_path, outbox, capl
 
     drawing = Drawing(full, outbox, tmp_path)
     drawing.add(0)
-    drawing.close(None)
+    drawing.close(never)
 
     assert "no room" in caplog.text
     assert (path / ".undrawn").exists()
@@ -95,7 +99,7 @@ def test_one_that_takes_long_is_left_behind(tmp_path, outbox):
     drawing.add(0)
     drawing.add(1)
 
-    drawing.close(0.05)
+    drawing.close(lambda seconds: seconds > 0.05)
     go_on.set()
 
     assert (tmp_path / "1" / ".undrawn").exists()  # it never began
@@ -106,7 +110,7 @@ def test_a_study_without_pictures_draws_none(tmp_path, outbox):
     drawing = Drawing(None, outbox, tmp_path)
 
     drawing.add(0)
-    drawing.close(None)
+    drawing.close(never)
 
     assert handed_over(outbox) == []
     assert path.exists()
