@@ -5,11 +5,12 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,9 @@ def run_study(spec: StudySpec, options: Namespace) -> int:
     reached("the study is loaded", began)
     store = open_store(options.storage)
     reached("the store is open", began)
-    tracking = ThreadPoolExecutor(1, "tracking").submit(_open_tracking, uri, began)
+    tracking: Future[None] = Future()
+    # A daemon: neither a signal nor a user's mistake waits for MLflow.
+    threading.Thread(target=_open_tracking, args=(uri, began, tracking), name="tracking", daemon=True).start()
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160  # a pipe has no width: nothing is cut there
@@ -71,6 +74,7 @@ def run_study(spec: StudySpec, options: Namespace) -> int:
         data=options.data,
         device=options.device,
         threads=max(1, _cores() // options.workers),
+        workers=options.workers,
         n_trials=options.trials,
         workdir=options.workdir,
         outbox=OUTBOX,
@@ -105,9 +109,11 @@ class Conductor:
     _errors: list[str] = field(default_factory=list)
     _failed_in_a_row: int = 0
 
-    def go(self) -> None:
-        """Make sure of what the workers need."""
-        self.tracking.result()
+    def go(self) -> bool:
+        """Whether what the workers need is there; raises what is wrong with it."""
+        if self.tracking.done():
+            self.tracking.result()
+        return self.tracking.done()
 
     def on_event(self, worker: int, event: Mapping[str, Any]) -> None:
         """Take in what a worker tells."""
@@ -192,13 +198,13 @@ class Conductor:
         say = self.display.say
         for text in self._errors:
             sys.stderr.write(f"{text}\n")
-        interrupted, done = launcher.stop_signal, code == 0 and not launcher.stopping
+        timed_out, done = code == 0 and launcher.stopping, code == 0 and not launcher.stopping
         if self._records is not None and self._delivery is not None and self._drawing is not None:
             try:
                 self._drawing.add_left(self._records.trials())
                 self._drawing.close(lambda _: launcher.stop_signal is not None)
                 self._rest(code, done=done)
-                if interrupted is None:  # within ten seconds of a signal all must be over
+                if launcher.stop_signal is None:  # within ten seconds of a signal all must be over
                     self._draw()
             except (OSError, SQLAlchemyError) as error:  # a full disk, say: it must not hide how the study ended
                 log.debug("%s", error, exc_info=True)
@@ -221,10 +227,10 @@ class Conductor:
             if time_line := times.words(times.total(trials)):
                 say(time_line)
             self._say_where(waiting)
-        if interrupted is not None:
+        if launcher.stop_signal is not None:
             say(f"interrupted; the same command goes on: {_command()}")
-            return 128 + interrupted
-        if launcher.stopping and code == 0:
+            return 128 + launcher.stop_signal
+        if timed_out:
             say(f"timeout reached; the same command goes on: {_command()}")
         return code
 
@@ -273,12 +279,17 @@ class Conductor:
             say(f"look at the trials: {self.tracking_uri}")
 
 
-def _open_tracking(uri: str, began: float) -> None:
+def _open_tracking(uri: str, began: float, done: Future[None]) -> None:
     """Import MLflow and make its schema, some four seconds on first use: meanwhile workers get ready."""
-    from hpo.tracking import check_uri
+    try:
+        from hpo.tracking import check_uri
 
-    check_uri(uri)
+        check_uri(uri)
+    except BaseException as error:  # whoever waits for it is told
+        done.set_exception(error)
+        return
     reached("MLflow's store is open", began)
+    done.set_result(None)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
@@ -77,14 +78,14 @@ class Drawing:
             try:
                 self._carry_out(self._draw, number)
             except Exception as error:  # the outbox, say: the mark stays, and the next command draws it
-                log.warning("trial %d: its pictures can't be handed over: %s", number, str(error).splitlines()[0])
+                log.warning("trial %d: its pictures can't be handed over: %s", number, error or type(error).__name__)
 
     def _carry_out(self, draw: Callable[[Path], None], number: int) -> None:
         trial = self._folder / str(number)
         before = _stamps(trial)
         try:
             draw(trial)
-        except Exception as error:  # the user's code: no failure of the trial
+        except (Exception, SystemExit) as error:  # the user's code: no failure of the trial
             if disk_is_full(error):
                 log.warning("trial %d: no room for its pictures; the next command draws them", number)
                 return
@@ -100,7 +101,9 @@ class Drawing:
 def _yield_to_training() -> None:
     """Let this thread have what the workers leave of the processor: on few cores training would wait for it."""
     if sys.platform == "linux":  # where priorities are a thread's own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        with suppress(OSError):
+            now = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(10, now))
 
 
 def _stamps(trial: Path) -> dict[Path, tuple[int, int]]:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from hpo.worker import STOPPED, Assignment
 
-GRACE_SECONDS = 8.5
+GRACE_SECONDS = 7.5
 """How long workers have to end cleanly; one batch may take longer, and the last checkpoint stands."""
 MAX_DEATHS_IN_A_ROW = 9
 """Deaths of workers with no epoch between before the whole is given up: three trials have failed of it by then."""
@@ -31,6 +31,8 @@ class Worker:
     events: IO[bytes]
     buffer: bytes = b""
     prepared: bool = False
+    told: bool = False
+    """Whether it was told to go, or to stop."""
     said: str | None = None
     """The last error it told."""
 
@@ -44,14 +46,14 @@ class Launcher:
         n_workers: how many.
         on_event: told every event, with the worker's number.
         on_death: told the owner's name of a worker that died, how, and whether it was asked to end; false gives up.
-        go: called once when the first worker is prepared, before any goes to work: opens what all need.
+        go: asked from when the first worker is prepared until it says that all is there that workers need.
     """
 
     assignment: Assignment
     n_workers: int
     on_event: Callable[[int, Event], None]
     on_death: Callable[[str, str, bool], bool]
-    go: Callable[[], None]
+    go: Callable[[], bool]
     workers: dict[int, Worker] = field(default_factory=dict)
     exit_code: int = 0
     stop_signal: int | None = None
@@ -75,6 +77,7 @@ class Launcher:
             while self.workers:
                 for key, _ in selector.select(timeout=0.2):
                     self._read(key.data, selector)
+                self._let_go(selector)
                 tick()
                 self._enforce(deadline)
         finally:
@@ -86,6 +89,7 @@ class Launcher:
         """Ask the workers to end; asked by a signal a second time, kill them."""
         if self._asked_at is not None:
             if signal_number is not None:
+                self.stop_signal = self.stop_signal or signal_number
                 self.kill()
             return
         self.stop_signal = signal_number
@@ -131,26 +135,32 @@ class Launcher:
             worker.buffer += block
         *lines, worker.buffer = worker.buffer.split(b"\n")
         for event in _parsed(lines):
-            self._handle(number, worker, event, selector)
+            self._handle(number, worker, event)
         if block == b"":  # its output has ended, and so has it, or will in a moment
             selector.unregister(worker.events)
             self._reap(number, worker, selector)
 
-    def _handle(self, number: int, worker: Worker, event: Event, selector: selectors.BaseSelector) -> None:
+    def _handle(self, number: int, worker: Worker, event: Event) -> None:
         if event["event"] == "prepared":
             worker.prepared = True
-            if not self._gone:
-                self.go()
-                self._gone = True
-                for other in range(1, self.n_workers):
-                    if not self.stopping:
-                        self._start(other, selector)
-            self._write(worker, "go")
         elif event["event"] == "error":
             worker.said = str(event["text"])
         elif event["event"] == "ended" or (event["event"] == "epoch" and event["new"]):
             self._deaths_in_a_row = 0
         self.on_event(number, event)
+
+    def _let_go(self, selector: selectors.BaseSelector) -> None:
+        """Send workers that are prepared to work, once what all need is there; the first brings the others."""
+        waiting = [worker for worker in self.workers.values() if worker.prepared and not worker.told]
+        if not waiting or not (self.stopping or self._gone or self.go()):
+            return
+        for worker in waiting:
+            worker.told = True
+            self._write(worker, "stop" if self.stopping else "go")
+        if not self._gone and not self.stopping:
+            self._gone = True
+            for other in range(1, self.n_workers):
+                self._start(other, selector)
 
     def _reap(self, number: int, worker: Worker, selector: selectors.BaseSelector) -> None:
         code = worker.process.wait()

@@ -178,7 +178,14 @@ def _trained(
 def _trainer_seconds(trainer: Trainer) -> dict[str, float]:
     """What of a trainer's time so far was no training, by kind, where it says so."""
     seconds = getattr(trainer, "seconds", None)
-    return {} if seconds is None else {kind: float(seconds()[kind]) for kind in KINDS if kind in seconds()}
+    if seconds is None:
+        return {}
+    try:
+        told = seconds()
+        return {kind: float(told[kind]) for kind in KINDS if kind in told}
+    except Exception as error:
+        log.warning("the trainer's `seconds` raises %s: %s; its time counts as training", type(error).__name__, error)
+        return {}
 
 
 def _refuse_epoch(metrics: object, metric: str) -> None:

@@ -57,6 +57,7 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
         with records.store.lock():
             refuse_failures(records.trials(), known)
             found = _next(place, scheduler, owner, n_trials)
+        watch.lap("service")
         match found:
             case _Over(reason, left_over):
                 ended = f"{PAUSED} when the study ended"
@@ -68,12 +69,12 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
                 return reason
             case Wait():
                 time.sleep(WAIT_SECONDS)
-            case Lease():
                 watch.lap("waiting")
+            case Lease():
                 try:
                     run_trial(place, found, watch)
                 except LeaseLostError:
-                    continue  # its new owner goes on with it
+                    watch.take()  # its new owner goes on with it, and counts it
     return "interrupted"
 
 

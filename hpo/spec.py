@@ -36,6 +36,7 @@ class Context:
         device: name of a device, or None for the best one.
         data: where the data are, or None for the study's own default.
         threads: CPU threads of this process.
+        workers: how many processes share this machine's memory, and its device.
         stop: true when training is to end: to be asked before every batch.
     """
 
@@ -43,6 +44,7 @@ class Context:
     data: str | None
     threads: int
     stop: Callable[[], bool]
+    workers: int = 1
 
 
 class Trainer(Protocol):

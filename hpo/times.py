@@ -1,7 +1,7 @@
 """What a study's time goes to: the device should train."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
@@ -11,20 +11,24 @@ from hpo.words import duration
 TIMES = "hpo.times"
 """The user attribute that keeps a trial's seconds by kind."""
 KINDS = ("training", "validation", "checkpoint", "service", "waiting")
-"""`checkpoint` is all that a trainer writes, `service` what this service does while a trainer waits, `waiting` when a
-worker had no trial."""
+"""`checkpoint` is all that a trainer writes, `service` what this service does meanwhile, `waiting` is when a worker
+has no trial. They are kept when a trial ends or rests: of a worker that is killed, not."""
 
 
 @dataclass(slots=True)
 class Stopwatch:
     """Of one worker: every second since it was made goes to one kind."""
 
+    clock: Callable[[], float] = time.monotonic
     _seconds: dict[str, float] = field(default_factory=dict)
-    _at: float = field(default_factory=time.monotonic)
+    _at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._at = self.clock()
 
     def lap(self, kind: str) -> None:
         """Give what has passed since the last lap to a kind."""
-        now = time.monotonic()
+        now = self.clock()
         self._seconds[kind] = self._seconds.get(kind, 0.0) + now - self._at
         self._at = now
 

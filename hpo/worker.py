@@ -7,7 +7,6 @@ as on SIGTERM when its input ends: then whoever started it is gone.
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -24,19 +23,17 @@ from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full
 from hpo.leases import Leases, Stopping, become_owner
 from hpo.loading import load_spec
 from hpo.objective import Emit, Workplace
+from hpo.preflight import preflight
 from hpo.records import Records
-from hpo.resume import OpenStudy, check_params, open_study
+from hpo.resume import check_params, open_study
 from hpo.schedulers.named import make_scheduler
 from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
-from hpo.spec import Context, StudySpec, Trainer
+from hpo.spec import Context
 from hpo.stages import reached
 from hpo.storage import open_store
-from hpo.words import spread
 
 STOPPED = 143
-SPARE_BYTES = 200_000_000
-LONG_SECONDS = 2 * 3600.0
 
 log = logging.getLogger("hpo")
 
@@ -51,6 +48,7 @@ class Assignment:
         owner: the worker's name as an owner of leases.
         workdir: the folder of all studies' trials.
         outbox: the folder of outboxes.
+        workers: how many share this machine.
         n_trials: the budget that the command line sets anew, or None.
         began: when the command was started, in seconds since 1970.
     """
@@ -62,6 +60,7 @@ class Assignment:
     data: str | None
     device: str | None
     threads: int
+    workers: int
     n_trials: int | None
     workdir: str
     outbox: str
@@ -141,7 +140,13 @@ class _Told(logging.Handler):
 def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
     reached("the worker is there", assignment.began)
     spec = load_spec(assignment.study)
-    context = Context(device=assignment.device, data=assignment.data, threads=assignment.threads, stop=stopping)
+    context = Context(
+        device=assignment.device,
+        data=assignment.data,
+        threads=assignment.threads,
+        stop=stopping,
+        workers=assignment.workers,
+    )
     try:
         trainer = spec.prepare(context)
     except HpoError:
@@ -174,7 +179,7 @@ def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
     emit({"event": "opened", "study_id": opened.identity.study_id, "n_trials": opened.n_trials})
     reached("the study is open", assignment.began)
     if assignment.first:
-        _preflight(spec, opened, trainer, folder, emit)
+        preflight(spec, opened, trainer, folder, emit)
         reached("what it needs is estimated", assignment.began)
     stopping.first = lambda: reached("the first step of training", assignment.began)
     records = Records(spec, store, opened.study, leases, opened.outbox, opened.identity, folder)
@@ -190,58 +195,6 @@ def _watch_input(stopping: Stopping) -> None:
     while sys.stdin.readline():
         pass
     stopping.asked = True
-
-
-def _preflight(spec: StudySpec, opened: OpenStudy, trainer: Trainer, folder: Path, emit: Emit) -> None:
-    """Say what the study needs, and refuse to begin where the disk has no room for it.
-
-    Raises:
-        DiskFullError: less free than three checkpoints and 200 MB.
-    """
-    left = _trials_left(opened)
-    estimate = getattr(trainer, "estimate", None)
-    if estimate is None or left == 0:
-        return
-    candidates = _candidates(spec)
-    try:
-        needs: Mapping[str, tuple[float, float]] = estimate(candidates)
-    except Exception as error:  # the user's code
-        raise UserError(f"estimate of study {spec.name!r} raises {type(error).__name__}: {error}") from error
-    n_bytes = needs.get("checkpoint", (0.0, 0.0))[1]
-    free, wanted = shutil.disk_usage(folder).free, 3 * n_bytes + SPARE_BYTES
-    if free < wanted:
-        raise DiskFullError(f"{folder}: {free / 1e9:.1f} GB free, need {wanted / 1e9:.1f} GB: 3 checkpoints and 0.2 GB")
-    if n_bytes > SPARE_BYTES:
-        text = (
-            f"a checkpoint takes {n_bytes / 1e9:.1f} GB: each running trial needs up to {3 * n_bytes / 1e9:.1f} GB here"
-        )
-        emit({"event": "notice", "text": text})
-    if "epoch_seconds" in needs:
-        longest = max(float(params.get("epochs", spec.max_epochs or 1)) for params in candidates)
-        n_epochs = spec.n_epochs or longest * (left or 1)
-        seconds = [n_epochs * each for each in needs["epoch_seconds"]]
-        memory = f", up to {needs['memory'][1] / 1e9:.1f} GB of memory a trial" if "memory" in needs else ""
-        what = f"{spec.n_epochs} epochs" if spec.n_epochs else f"{left or 1} trial{'s'[: left != 1]}"
-        text = f"an epoch takes about {spread(*needs['epoch_seconds'])} here{memory}; {what}: up to {spread(*seconds)}"
-        emit({"event": "notice", "text": text})
-        on_cpu = str(opened.identity.description.get("device", "cpu")).startswith("cpu")
-        if on_cpu and seconds[0] > LONG_SECONDS:
-            text = "that is long, on a CPU; a study that suits one: --study fer_small"
-            emit({"event": "notice", "text": text})
-
-
-def _candidates(spec: StudySpec) -> list[Mapping[str, Any]]:
-    """Params that may come: every choice of categories, numbers at the ends of their ranges and amid them."""
-    from hpo.space import CORNERS, walk
-
-    return [branch.params for corner in CORNERS for branch in walk(spec.suggest, corner)]
-
-
-def _trials_left(opened: OpenStudy) -> int | None:
-    if opened.n_trials is None:
-        return None
-    ended = [t for t in opened.study.get_trials(deepcopy=False) if t.state.is_finished() and t.state.name != "FAIL"]
-    return max(0, opened.n_trials - len(ended))
 
 
 if __name__ == "__main__":

@@ -73,9 +73,9 @@ def choose(device: str | None = None) -> Compute:
         if chosen.index is not None:
             torch.cuda.set_device(chosen)  # where kernels and graphs go that name no device
         precision = torch.bfloat16 if bf16 else None
-        free, _ = torch.cuda.mem_get_info(chosen)
+        _, memory = torch.cuda.mem_get_info(chosen)
         captures = _can_capture(chosen)
-        return Compute(chosen, torch.channels_last, precision, captures, validation_batch=1_024, memory=0.9 * free)
+        return Compute(chosen, torch.channels_last, precision, captures, validation_batch=1_024, memory=0.9 * memory)
     if chosen.type == "cpu":
         return Compute(chosen, torch.channels_last, None, memory=0.8 * _main_memory())
     return Compute(chosen, torch.contiguous_format, None)

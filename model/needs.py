@@ -10,8 +10,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from model import optimizers
 from model.hyperparameters import Hyperparameters
-from model.network import EmotionCNN, n_weights
-from model.steps import Steps
+from model.network import CHANNELS, EmotionCNN, n_weights
+from model.steps import Steps, Stop
 
 WEIGHT_BYTES = 4
 _TEMPORARY = 1.25
@@ -32,6 +32,20 @@ def image_bytes(pool_stride: int, image_size: int, dtype: torch.dtype) -> float:
         network = EmotionCNN(0.5, pool_stride, image_size).to(dtype)
         images = torch.empty((4, 1, image_size, image_size), dtype=dtype)
     return _TEMPORARY * (_kept(network, images) - _kept(network, images[:2].clone())) / 2
+
+
+def fused_image_bytes(pool_stride: int, image_size: int, dtype: torch.dtype) -> float:
+    """The same of `model.fused`, which keeps of a block its convolution's output, what went through, and which, a byte.
+
+    In its backward pass the gradient of one output is there as well.
+    """
+    kept, outputs, size = dtype.itemsize * 16 * image_size**2, [], image_size
+    for channels in CHANNELS:
+        pooled = (size - 2) // pool_stride + 1
+        outputs.append(dtype.itemsize * channels * size**2)
+        kept += outputs[-1] + (dtype.itemsize + 1) * channels * pooled**2
+        size = pooled
+    return _TEMPORARY * (kept + max(outputs))
 
 
 def _kept(network: EmotionCNN, images: Tensor) -> int:
@@ -57,7 +71,7 @@ def weights_of(pool_stride: int, image_size: int) -> int:
 def fixed_bytes(n: int, optimizer: str) -> int:
     """Memory that a trial of so many weights takes whatever its batch: gradients, optimizer, copies to be kept, too."""
     state = optimizers.OPTIMIZERS[optimizer].state_tensors
-    copies = 1 + (1 + state)  # the best weights, and all that a checkpoint holds
+    copies = 1 + 2 * (1 + state)  # the best weights, and twice all that a checkpoint holds: the last, and the next one
     return n * WEIGHT_BYTES * (2 + state + copies)
 
 
@@ -69,12 +83,12 @@ def n_parts(batch_size: int, an_image: float, fixed: float, memory: float) -> in
     return math.ceil(batch_size / most)
 
 
-def step_seconds(steps: Steps, n_images: int) -> float:
+def step_seconds(steps: Steps, n_images: int, stop: Stop) -> float:
     """What a step on so many images takes: the better of two, since the first also allocates."""
     seconds = math.inf
     for _ in range(2):
         began = time.perf_counter()
-        steps.epoch(torch.arange(n_images), lambda: False)
+        steps.epoch(torch.arange(n_images), stop)
         seconds = min(seconds, time.perf_counter() - began)
     return seconds
 

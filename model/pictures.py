@@ -24,7 +24,7 @@ def draw(workdir: Path) -> None:
         return
     hyperparameters = json.loads((folder / "hyperparameters.json").read_text())
     history = pd.read_csv(folder / "history.csv")
-    best_epoch = int(history["val_accuracy"].to_numpy().argmax())
+    best_epoch = int(history["val_accuracy"].fillna(-1.0).to_numpy().argmax())
     title = f"{hyperparameters['optimizer']}, learning rate {hyperparameters['learning_rate']:.3g}"
     write_whole(folder / "learning_curve.png", _png(learning_curve(history, best_epoch, title)))
     if (folder / "confusion_matrix.json").exists():

@@ -19,7 +19,7 @@ from model import needs, optimizers
 from model.artifacts import write_artifacts
 from model.augmentation import AUGMENTATIONS, Augmentation
 from model.checkpoint import CheckpointFolder, Payload
-from model.device import Compute, choose
+from model.device import choose
 from model.evaluation import accuracy, macro_f1
 from model.hyperparameters import Hyperparameters, missing_names, unknown_names
 from model.network import EmotionCNN, build_network
@@ -49,6 +49,7 @@ class FaceTrainer:
         augmentation: how training images are varied; `none` as published.
         checkpoint_seconds: the least time between two checkpoints; 0 writes one every epoch.
         threads: CPU threads; they belong to a trial's numbers, so a trial that goes on takes those it began with.
+        share: of the memory of machine or device that is this trainer's.
         stop: asked before every batch; true ends `train` cleanly.
 
     Raises:
@@ -67,6 +68,7 @@ class FaceTrainer:
         augmentation: Augmentation = "none",
         checkpoint_seconds: float = 30.0,
         threads: int | None = None,
+        share: float = 1.0,
         stop: Stop = never,
     ) -> None:
         for split in ("train", "validation"):
@@ -76,7 +78,8 @@ class FaceTrainer:
             raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}")
         self.faces, self.pool_stride, self.augmentation = faces, pool_stride, augmentation
         self.checkpoint_seconds, self.stop = checkpoint_seconds, stop
-        self.compute: Compute = choose(device)
+        chosen = choose(device)
+        self.compute = replace(chosen, memory=share * chosen.memory)
         self.threads = threads or torch.get_num_threads()
         torch.set_num_threads(self.threads)
         training = faces.images[faces.splits["train"]]
@@ -84,7 +87,8 @@ class FaceTrainer:
         self._training = replace(self._on_device("train"), augmentation=augmentation)
         self._validation = self._on_device("validation")
         precision = self.compute.autocast or torch.float32
-        self._image_bytes = needs.image_bytes(pool_stride, faces.image_size, precision)
+        bytes_of = needs.fused_image_bytes if self.compute.captures else needs.image_bytes
+        self._image_bytes = bytes_of(pool_stride, faces.image_size, precision)
         self._n_weights = needs.weights_of(pool_stride, faces.image_size)
         self._seconds = {"validation": 0.0, "checkpoint": 0.0}
 
@@ -228,13 +232,19 @@ class FaceTrainer:
         if hyperparameters.batch_size > len(self._training.labels):
             n_images = len(self._training.labels)
             raise ValueError(f"batch_size must be at most {n_images} (images), got {hyperparameters.batch_size}")
+        least = self._fixed_bytes(hyperparameters) + 2 * self._image_bytes
+        if least > self.compute.memory:
+            need, there = f"{least / 1e9:.1f} GB", f"{self.compute.memory / 1e9:.1f} GB"
+            raise ValueError(
+                f"optimizer {hyperparameters.optimizer} needs {need} of memory for any batch, {there} are there"
+            )
 
     def describe(self) -> dict[str, Any]:
         """Data digest, network, augmentation, class names, device, and the data set as MLflow notes it."""
         return {
             "data_digest": self.faces.identity,
             "network": f"EmotionCNN(pool_stride={self.pool_stride}, image_size={self.faces.image_size})",
-            "augmentation": self.augmentation,
+            **self._augmented(),
             "class_names": list(self.faces.class_names),
             "device": str(self.compute.device),
             "dataset": {
@@ -255,6 +265,8 @@ class FaceTrainer:
         """
         of = [Hyperparameters(**params) for params in candidates]
         seconds = sorted(self._epoch_seconds(one) for one in needs.cheapest_and_dearest(of))
+        if self.stop():
+            return {}
         memory = [one.batch_size * self._image_bytes + self._fixed_bytes(one) for one in of]
         states = [optimizers.OPTIMIZERS[one.optimizer].state_tensors for one in of]
         # Weights and the optimizer's state; and the best epoch's weights.
@@ -274,7 +286,7 @@ class FaceTrainer:
         steps = make_steps(self._fresh(one, seed=0), self._training, one, self.compute, n_parts)
         # Validation is a forward pass: about a third of a step.
         n_all = len(self._training.labels) + len(self._validation.labels) / 3
-        return needs.step_seconds(steps, n_images) / n_images * n_all
+        return needs.step_seconds(steps, n_images, self.stop) / n_images * n_all
 
     def _fixed_bytes(self, hyperparameters: Hyperparameters) -> int:
         return needs.fixed_bytes(self._n_weights, hyperparameters.optimizer)
@@ -337,10 +349,14 @@ class FaceTrainer:
     def _fingerprint(self, hyperparameters: Hyperparameters, seed: int) -> str:
         # The kind of device and of steps too: what they remember fits no other kind.
         how = [self.compute.device.type, self.compute.captures, _FORMAT]
-        made_of = [self.faces.identity, self.augmentation, self.pool_stride, self.faces.image_size, *how]
+        made_of = [self.faces.identity, self.pool_stride, self.faces.image_size, *how, *self._augmented().values()]
         params = {name: value for name, value in asdict(hyperparameters).items() if name != "epochs"}
         whole = [params, seed, *made_of]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+    def _augmented(self) -> dict[str, str]:
+        """The augmentation, where there is one: without it a trial is the same as before there could be any."""
+        return {} if self.augmentation == "none" else {"augmentation": self.augmentation}
 
     def _on_device(self, split: Split) -> DeviceFaces:
         rows = self.faces.splits[split]

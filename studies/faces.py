@@ -107,6 +107,7 @@ def face_trainer(
                 augmentation=augmentation,
                 checkpoint_seconds=checkpoint_seconds,
                 threads=context.threads,
+                share=1 / context.workers,
                 stop=context.stop,
             )
         except OSError as error:

@@ -1,8 +1,8 @@
 """Figures of a finished benchmark: cost to a quality, regret by budget, ranks, with bootstrap intervals over tasks."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ class Cell:
         return self._until(regret, self.epochs, float(self.budget))
 
     def seconds_to(self, regret: float) -> float:
-        """The same in seconds of training; a miss counts as all that were spent."""
+        """The same in seconds of training; a miss counts as `seconds`."""
         return self._until(regret, self.clock, self.seconds)
 
     def _until(self, regret: float, spent: Sequence[float], budget: float) -> float:
@@ -118,14 +118,17 @@ class Ratio:
 def cost_ratio(
     cells: Cells, ours: str, other: str, cost: Callable[[Cell, float], float] = Cell.cost_to
 ) -> Ratio | None:
-    """Our cost over another's to reach what the other ends with: task by task the mean of its final regrets."""
+    """Our cost over another's to reach what the other ends with: task by task the mean of its final regrets.
+
+    A miss costs what a whole search costs; in seconds, where searches of as many epochs differ, what the longest does.
+    """
     methods = by_method(cells)
     if not {ours, other} <= methods.keys():
         return None
     logs, missed = [], np.zeros(2)
     for task in _tasks(cells):
         target = float(np.mean([c.regret_at(c.budget) for c in methods[other] if c.task == task]))
-        mine = [[c for c in methods[m] if c.task == task] for m in (ours, other)]
+        mine = [_as_long(methods[m], methods, task) for m in (ours, other)]
         means = [float(np.mean([math.log(cost(c, target)) for c in them])) for them in mine]
         logs.append(means[0] - means[1])
         missed += [np.mean([c.regret_at(c.budget) > target for c in them]) for them in mine]
@@ -133,6 +136,16 @@ def cost_ratio(
     low, high = np.exp(_interval(values))
     shares = missed / len(logs)
     return Ratio(float(np.exp(values.mean())), float(low), float(high), float(shares[0]), float(shares[1]))
+
+
+def _as_long(cells: Cells, methods: Mapping[str, Cells], task: str) -> list[Cell]:
+    """A method's cells of a task, each as long in seconds as the longest of any method's with that seed."""
+    longest: dict[int, float] = {}
+    for them in methods.values():
+        for c in them:
+            if c.task == task:
+                longest[c.seed] = max(longest.get(c.seed, 0.0), c.seconds)
+    return [replace(c, seconds=longest[c.seed]) for c in cells if c.task == task]
 
 
 def regret_difference(cells: Cells, ours: str, other: str, trainings: int) -> tuple[float, float, float]:
@@ -186,7 +199,8 @@ def markdown(cells: Cells, ours: str) -> Iterator[str]:
         for method in sorted(table, key=lambda m: table[m][TRAININGS[-1]]):
             own = by_method(mine)[method]
             kinds = (Cell.cost_to, Cell.seconds_to) if timed else (Cell.cost_to,)
-            costs = [np.exp(np.mean([math.log(cost(c, p)) for c in own])) for cost in kinds for p in (0.05, 0.01)]
+            alike = [c for task in _tasks(mine) for c in _as_long(own, by_method(mine), task)]
+            costs = [np.exp(np.mean([math.log(cost(c, p)) for c in alike])) for cost in kinds for p in (0.05, 0.01)]
             row = [f"{100 * table[method][n]:.2f}" for n in TRAININGS]
             row += [f"{ranks.get(method, math.nan):.2f}", *(f"{c:.0f}" for c in costs)]
             row += [f"{np.mean([c.decision_mean for c in own]):.3f}", f"{np.mean([c.decision_p95 for c in own]):.3f}"]

@@ -10,13 +10,9 @@ from typing import Any
 
 def marked(trial: str, epochs: Iterator[Any]) -> Iterator[Any]:
     """The same epochs; appends to the file MARKS when each was begun and ended, validation and checkpoint with it."""
+    began = time.time()
     with Path(os.environ["MARKS"]).open("a", buffering=1) as file:
-        while True:
-            began = time.time()
-            try:
-                epoch = next(epochs)
-            except StopIteration:
-                return
-            finally:
-                file.write(json.dumps({"trial": trial, "began": began, "ended": time.time()}) + "\n")
+        for epoch in epochs:
+            file.write(json.dumps({"trial": trial, "began": began, "ended": time.time()}) + "\n")
             yield epoch
+            began = time.time()
