@@ -239,7 +239,8 @@ def _variants(cells: Cells) -> Iterator[str]:
     for variant, base in pairs:
         seeds = {c.seed for c in methods[variant]} & {c.seed for c in methods[base]}
         for method in (base, variant):
-            mine = [c for c in methods[method] if c.seed in seeds]
+            alike = [c for task in _tasks(cells) for c in _as_long(methods[method], methods, task)]
+            mine = [c for c in alike if c.seed in seeds]
             row = [f"{100 * np.mean([c.regret_at(n * c.longest) for c in mine]):.2f}" for n in TRAININGS]
             if timed:
                 row += [f"{np.exp(np.mean([math.log(c.seconds_to(p)) for c in mine])):.0f}" for p in (0.05, 0.01)]
