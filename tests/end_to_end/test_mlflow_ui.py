@@ -47,6 +47,7 @@ def test_trials_parameters_and_a_learning_curve_are_seen(tmp_path):
         seen(page, "learning_rate_scale")
         seen(page, "val_accuracy")
         page.goto(f"{experiment}/runs/{first.info.run_id}/model-metrics")
+        page.get_by_placeholder("Search metric charts").fill("val_accuracy")  # charts out of sight are not drawn
         seen(page, "val_accuracy")
         page.locator(".js-plotly-plot .scatterlayer").first.wait_for(state="attached", timeout=60_000)
         browser.close()
