@@ -1,6 +1,7 @@
 """One call of `hpo.run`: opens stores, launches workers, shows what they do, delivers to MLflow, says how it ended."""
 
 import logging
+import math
 import os
 import shlex
 import signal
@@ -43,6 +44,10 @@ OUTBOX = "outbox"
 log = logging.getLogger("hpo")
 MAX_DEATHS = 3
 _ORDINALS = ("", "first", "second", "third")
+PATIENT_SECONDS = 2.0
+"""After so long it is said that pictures are waited for."""
+TIMED_OUT_SECONDS = 3.0
+"""How long they are waited for at the end of a call that has used up its `--timeout`."""
 SIGNALLED_SECONDS = 0.5
 """How long MLflow is waited for at the end when a signal asked to end: all must be over within ten seconds."""
 
@@ -201,8 +206,7 @@ class Conductor:
         timed_out, done = code == 0 and launcher.stopping, code == 0 and not launcher.stopping
         if self._records is not None and self._delivery is not None and self._drawing is not None:
             try:
-                self._drawing.add_left(self._records.trials())
-                self._drawing.close(lambda _: launcher.stop_signal is not None)
+                self._wait_for_pictures(launcher, within=TIMED_OUT_SECONDS if timed_out else math.inf)
                 self._rest(code, done=done)
                 if launcher.stop_signal is None:  # within ten seconds of a signal all must be over
                     self._draw()
@@ -217,10 +221,8 @@ class Conductor:
             if table := best_table(self.spec, trials):
                 say(f"best trials of {self.spec.name}, by their {self.spec.value} epoch")
                 self.display.console.print(table)
-            if done and self.spec.summarize is not None:
-                for line in self.spec.summarize(trials):
-                    say(line)
             if done:
+                self._say_summary(trials)
                 self._say_done(trials)
             else:
                 say(f"study {self.spec.name}: {self.display.spent()}")
@@ -234,6 +236,32 @@ class Conductor:
             say(f"timeout reached; the same command goes on: {_command()}")
         return code
 
+    def _wait_for_pictures(self, launcher: Launcher, within: float) -> None:
+        """Let what is to be drawn be drawn; a signal, or the time `within` (seconds), leaves it to the next command."""
+        if self._drawing is None or self._records is None:
+            return
+        told = False
+
+        def give_up(seconds: float) -> bool:
+            nonlocal told
+            if seconds > PATIENT_SECONDS and not told:
+                told = True
+                self.display.say("the last trials' pictures are drawn; Ctrl-C leaves them to the next command")
+            return launcher.stop_signal is not None or seconds > within
+
+        self._drawing.add_left(self._records.trials())
+        self._drawing.close(give_up)
+
+    def _say_summary(self, trials: Sequence[FrozenTrial]) -> None:
+        if self.spec.summarize is None:
+            return
+        try:
+            for line in self.spec.summarize(trials):
+                self.display.say(line)
+        except Exception as error:  # the user's code, and the study is done
+            log.debug("summarize raised", exc_info=True)
+            self.display.say(f"summarize of study {self.spec.name!r} raises {type(error).__name__}: {error}")
+
     def _draw(self) -> None:
         """Put the picture of the search beside the leaderboard, and into MLflow."""
         from hpo.timeline import draw  # matplotlib: only now that all is trained
@@ -246,7 +274,8 @@ class Conductor:
     def _say_done(self, trials: Sequence[FrozenTrial]) -> None:
         counts = Counter(t.state for t in trials)
         n_done = counts[TrialState.COMPLETE] + counts[TrialState.PRUNED]
-        more = f"; `--trials {n_done * 2}` would let it go on" if self.display.n_trials is not None else ""
+        bound = self.display.n_trials
+        more = f"; `--trials {n_done * 2}` would let it go on" if bound is not None and n_done >= bound else ""
         self.display.say(f"study {self.spec.name} is done: {n_done} trial{'s'[: n_done != 1]}{more}")
         if not ranking(self.spec, trials):
             self.display.say("no trial has a value: all of them diverged, failed or were pruned")
