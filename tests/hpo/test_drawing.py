@@ -100,9 +100,9 @@ def test_one_that_takes_long_is_left_behind(tmp_path, outbox):
     drawing.add(1)
 
     drawing.close(lambda seconds: seconds > 0.05)
-    go_on.set()
 
     assert (tmp_path / "1" / ".undrawn").exists()  # it never began
+    go_on.set()
 
 
 def test_a_study_without_pictures_draws_none(tmp_path, outbox):
