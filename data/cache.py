@@ -21,6 +21,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from data.errors import DataError
+from data.files import fsync, sha256, write_whole
 from data.rows import Chunk
 
 _FORMAT = 1
@@ -60,8 +61,7 @@ def file_digest(path: Path, cache: Path) -> str:
             return str(remembered["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there, or damaged: read the file
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(path)
     if _facts(path) != facts:
         raise DataError(f"{path}: changed while it was read; run again when it is complete")
     note.parent.mkdir(parents=True, exist_ok=True)
@@ -74,20 +74,6 @@ def _facts(path: Path) -> list[Any]:
     return [str(path), status.st_size, status.st_mtime_ns, status.st_ino]
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, whatever happens meanwhile."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def open_packed(cache: Path, digest: str) -> Packed | None:
     """Map the packed form of the source with this digest; None where it is not there, or damaged."""
     folder = cache / "faces" / digest[:32]
@@ -96,9 +82,8 @@ def open_packed(cache: Path, digest: str) -> Packed | None:
         if sums["format"] != _FORMAT or sums["digest"] != digest:
             return None
         for name in _ARRAYS:
-            with (folder / f"{name}.npy").open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != sums[name]:
-                    raise ValueError(name)
+            if sha256(folder / f"{name}.npy") != sums[name]:
+                raise ValueError(name)
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels, usage = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("labels", "usage"))
     except FileNotFoundError:
@@ -130,7 +115,7 @@ def pack(cache: Path, digest: str, chunks: Iterable[Chunk], check: Check) -> Pac
             _write(building, digest, chunks, check)
             shutil.rmtree(target, ignore_errors=True)
             building.rename(target)
-            _fsync_folder(target.parent)
+            fsync(target.parent)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
@@ -160,19 +145,10 @@ def _write(folder: Path, digest: str, chunks: Iterable[Chunk], check: Check) -> 
     for name, parts in (("labels", labels), ("usage", usage)):
         np.save(folder / f"{name}.npy", np.concatenate(parts), allow_pickle=False)
     for name in _ARRAYS:
-        with (folder / f"{name}.npy").open("rb") as file:
-            os.fsync(file.fileno())
-            sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        fsync(folder / f"{name}.npy")
+        sums[name] = sha256(folder / f"{name}.npy")
     write_whole(folder / "packed.json", json.dumps(sums).encode())
 
 
 def _write_header(file: Any, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from data.files import write_whole
 from model.evaluation import Confusion, per_class
-from model.files import write_whole
 from model.hyperparameters import Hyperparameters
 
 

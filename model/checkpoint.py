@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.files import replacing, sha256, write, write_whole
+from data.files import replacing, sha256, write, write_whole
 
 _MANIFEST = "manifest.json"
 _KEPT = 2

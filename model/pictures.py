@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from data.files import write_whole
 from model.evaluation import Confusion
-from model.files import write_whole
 
 
 def draw(workdir: Path) -> None:

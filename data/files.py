@@ -11,7 +11,8 @@ from typing import BinaryIO
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
-    write(path, lambda stream: stream.write(content))
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write(path: Path, fill: Callable[[BinaryIO], object]) -> str:
@@ -29,15 +30,16 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _fsync(temporary)
+        fsync(temporary)
         temporary.replace(path)
-        _fsync(path.parent)
+        fsync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Let a file, or a folder's names, reach the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
