@@ -50,13 +50,16 @@ def main() -> int:
     starts = _starts(faces, n_trials=options.trials if on_gpu else 4)
     print(f"a warm trial's first step after {starts['warm_seconds']:.3f} s (median of {starts['n']}); memory grew by "
           f"{starts['growth_mib']:.1f} MiB over the last half of them")  # fmt: skip
+    packed = dict(_packed(faces, on_gpu=on_gpu))
+    for case, rates in packed.items():
+        print(f"{case}: " + ", ".join(f"{n} at a time {rate:,.0f} images/s" for n, rate in rates.items()))
     learnt = list(_learnt(faces, seeds=options.seeds if on_gpu else 1, epochs=options.epochs if on_gpu else 1))
     for row in learnt:
         values = " ".join(f"{v:.4f}" for v in row["val_accuracy"])
         print(f"{row['path']:9s} best val_accuracy {statistics.mean(row['val_accuracy']):.4f} ({values})")
     print(f"in all {time.perf_counter() - began:.0f} s")
     if options.json:
-        _write(options.json, rows, starts, learnt)
+        _write(options.json, rows, starts, packed, learnt)
     return 0
 
 
@@ -192,6 +195,16 @@ def _starts(faces: Faces, *, n_trials: int) -> dict[str, Any]:
     }
 
 
+def _packed(faces: Faces, *, on_gpu: bool) -> Iterator[tuple[str, dict[int, float]]]:
+    """What trials at a time train together, by network and batch size: images per second."""
+    for network, stride, batch in (("compact", 2, 32), ("compact", 2, 128), ("compact", 2, 512), ("published", 1, 128)):
+        trainer = FaceTrainer(faces, pool_stride=stride, threads=None if on_gpu else 4)  # type: ignore[arg-type]
+        params = {"learning_rate": 3e-4, "batch_size": batch, "epochs": 200, "dropout": 0.2, "optimizer": "adam"}
+        yield f"{network}.b{batch}", dict(trainer.side_by_side([params]))
+        if not on_gpu:
+            return
+
+
 def _learnt(faces: Faces, *, seeds: int, epochs: int) -> Iterator[dict[str, Any]]:
     """The best validation accuracy by path, of the same configuration and seeds."""
     trainer = FaceTrainer(faces, pool_stride=2, checkpoint_seconds=1e9)
@@ -224,10 +237,23 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _write(path: Path, rows: list[dict[str, Any]], starts: dict[str, Any], learnt: list[dict[str, Any]]) -> None:
+def _write(
+    path: Path,
+    rows: list[dict[str, Any]],
+    starts: dict[str, Any],
+    packed: dict[str, dict[int, float]],
+    learnt: list[dict[str, Any]],
+) -> None:
     ratios = {f"{r['network']}.b{r['batch']}.{r['optimizer']}.vs_plain": r["ours"] / r["plain"] for r in rows}
+    ratios |= {f"{case}.packed": max(rates.values()) / rates[1] for case, rates in packed.items() if rates}
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    write(path, {"speeds": rows, "starts": starts, "learnt": learnt}, ratios, ("torch", "triton"), card=card)
+    write(
+        path,
+        {"speeds": rows, "starts": starts, "packed": packed, "learnt": learnt},
+        ratios,
+        ("torch", "triton"),
+        card=card,
+    )
 
 
 if __name__ == "__main__":

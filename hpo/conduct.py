@@ -71,6 +71,7 @@ def run_study(spec: StudySpec, options: Namespace) -> int:
     if not console.is_terminal:
         console.width = 160  # a pipe has no width: nothing is cut there
     conductor = Conductor(spec, store, uri, tracking, Path(options.workdir), Display(console, spec))
+    n_workers = options.workers or 1
     assignment = Assignment(
         study=options.study,
         first=True,
@@ -78,15 +79,17 @@ def run_study(spec: StudySpec, options: Namespace) -> int:
         storage=store.url,
         data=options.data,
         device=options.device,
-        threads=max(1, _cores() // options.workers),
-        workers=options.workers,
+        threads=max(1, _cores() // n_workers),
+        workers=n_workers,
+        # Workers that were counted out run one trial each, unless that is counted out, too.
+        lanes=options.workers_per_device or (None if options.workers is None else 1),
         n_trials=options.trials,
         workdir=options.workdir,
         outbox=OUTBOX,
         verbose=options.verbose,
         began=began,
     )
-    launcher = Launcher(assignment, options.workers, conductor.on_event, conductor.on_death, conductor.go)
+    launcher = Launcher(assignment, n_workers, conductor.on_event, conductor.on_death, conductor.go)
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
     with _signals(launcher):
         try:

@@ -34,7 +34,8 @@ class Display:
     n_epochs: int = 0
     """Trained in all, by this call and those before."""
     best: tuple[float, str] | None = None
-    running: dict[int, dict[str, Any]] = field(default_factory=dict)
+    running: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    """By worker and lane."""
     _began: float = field(default_factory=time.monotonic)
     _done_here: int = 0
     """What of the budget was spent in this call: trials, or epochs where those are the budget."""
@@ -80,23 +81,23 @@ class Display:
 
     def handle(self, worker: int, event: Mapping[str, Any]) -> None:
         """Take in an event of a worker."""
-        kind, number = event["event"], event.get("trial", -1)
+        kind, number, place = event["event"], event.get("trial", -1), (worker, event.get("lane", 0))
         if kind == "started":
             self._names[number] = run_name(number, event["params"])
-            self.running[worker] = {"trial": number, "epoch": None, "value": None}
+            self.running[place] = {"trial": number, "epoch": None, "value": None}
         elif kind == "epoch":
-            self.running[worker] = {"trial": number, "epoch": event["epoch"], "value": event["value"]}
+            self.running[place] = {"trial": number, "epoch": event["epoch"], "value": event["value"]}
             self.n_epochs += event["new"]
             self._done_here += event["new"] and self._by_epochs()
         elif kind == "ended":
-            self.running.pop(worker, None)
+            self.running.pop(place, None)
             self._ended(number, event)
         elif kind == "rested":
-            self._rested(number, self.running.pop(worker, None), event["reason"])
+            self._rested(number, self.running.pop(place, None), event["reason"])
         elif kind == "notice":
             self.say(str(event["text"]))
         elif kind == "done":
-            self.running.pop(worker, None)
+            self.running = {other: run for other, run in self.running.items() if other[0] != worker}
 
     def say(self, text: str) -> None:
         """Print a line above whatever is live."""

@@ -143,6 +143,8 @@ class Launcher:
     def _handle(self, number: int, worker: Worker, event: Event) -> None:
         if event["event"] == "prepared":
             worker.prepared = True
+        elif event["event"] == "lanes":  # whoever takes its place need not find out again
+            self.assignment = replace(self.assignment, lanes=event["n"])
         elif event["event"] == "error":
             worker.said = str(event["text"])
         elif event["event"] == "ended" or (event["event"] == "epoch" and event["new"]):

@@ -57,7 +57,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A worker process as others see it: a name, a host, and a file that is locked while it lives."""
+    """A worker's lane as others see it: a name, a host, and a file that is locked while it lives."""
 
     name: str
     host: str
@@ -147,10 +147,11 @@ class Leases:
             connection.execute(_leases.update().where(*_is(lease)).values(owner=None))
 
     def release_owner(self, owner: str) -> list[int]:
-        """Free every trial of an owner that is known to be dead; gives their ids."""
+        """Free every trial of a worker that is known to be dead, in all its lanes; gives their ids."""
+        its = sa.or_(_leases.c.owner == owner, _leases.c.owner.startswith(f"{owner}.", autoescape=True))
         with self.engine.begin() as connection:
-            trials = list(connection.scalars(sa.select(_leases.c.trial_id).where(_leases.c.owner == owner)))
-            connection.execute(_leases.update().where(_leases.c.owner == owner).values(owner=None))
+            trials = list(connection.scalars(sa.select(_leases.c.trial_id).where(its)))
+            connection.execute(_leases.update().where(its).values(owner=None))
             return trials
 
     def drop(self, trial_id: int) -> None:

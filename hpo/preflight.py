@@ -31,7 +31,7 @@ def preflight(spec: StudySpec, opened: OpenStudy, trainer: Trainer, folder: Path
     trials = opened.study.get_trials(deepcopy=False)
     if opened.n_trials is not None and _n_left(opened.n_trials, trials) == 0:
         return
-    candidates = [branch.params for corner in CORNERS for branch in walk(spec.suggest, corner)]
+    candidates = candidates_of(spec)
     needs = _needs(trainer, candidates)
     n_bytes = needs.get("checkpoint", (0.0, 0.0))[1]
     free, wanted = shutil.disk_usage(folder).free, 3 * n_bytes + SPARE_BYTES
@@ -50,6 +50,11 @@ def preflight(spec: StudySpec, opened: OpenStudy, trainer: Trainer, folder: Path
         if least > LONG_SECONDS and str(opened.identity.description.get("device", "cpu")).startswith("cpu"):
             text = "that is long, on a CPU; a study that suits one: --study fer_small"
             emit({"event": "notice", "text": text})
+
+
+def candidates_of(spec: StudySpec) -> list[Params]:
+    """Params that may come: both ends of every categorical branch."""
+    return [branch.params for corner in CORNERS for branch in walk(spec.suggest, corner)]
 
 
 def forecast(

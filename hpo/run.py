@@ -66,7 +66,13 @@ def parser() -> argparse.ArgumentParser:
     add("--data", metavar="PATH", help="the data set [FER2013_DIR, else ./datasets]")
     add("--device", metavar="D", help="cuda, cuda:1, mps or cpu [the best there is]")
     add("--workdir", default="trials", metavar="DIR", help="folder of the trials' files [./trials]")
-    add("--workers", type=_workers, default=1, metavar="N", help="worker processes on this machine [1]")
+    add("--workers", type=_workers, metavar="N", help="worker processes on this machine [1]")
+    add(
+        "--workers-per-device",
+        type=_workers,
+        metavar="K",
+        help="trials at a time in each worker [1 beside --workers, else what is measured to be fastest]",
+    )
     add("-v", "--verbose", action="store_true", help="say more: how long each stage of the start takes, tracebacks")
     return found
 

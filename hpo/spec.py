@@ -30,13 +30,13 @@ MAX_TRIALS = 10_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a trainer is prepared with, once a process.
+    """What a trainer is prepared with, once for each trial that runs at a time.
 
     Attributes:
         device: name of a device, or None for the best one.
         data: where the data are, or None for the study's own default.
-        threads: CPU threads of this process.
-        workers: how many processes share this machine's memory, and its device.
+        threads: CPU threads that are its own.
+        workers: how many trials at a time share this machine's memory, and its device.
         stop: true when training is to end: to be asked before every batch.
     """
 
@@ -56,6 +56,8 @@ class Trainer(Protocol):
       `device` and `dataset` are noted and not compared.
     - `estimate(candidates) -> Mapping`: what trials need here, of a sequence of params that may come: the least and the
       most of `epoch_seconds`, `memory` (bytes) and `checkpoint` (bytes), each a pair.
+    - `side_by_side(candidates) -> Iterable`: pairs of a number of trials at a time, growing from 1, and of what those
+      train in a second all together, in threads of one process; measured as they are asked for.
     - `check(params)`: raises ValueError before any trial runs.
     - `seconds() -> Mapping`: how much of the time of all calls so far was no training: `validation`, `checkpoint`.
 
@@ -87,7 +89,7 @@ class StudySpec:
     Attributes:
         name: of the Optuna study and the MLflow experiment; [A-Za-z0-9][A-Za-z0-9._-]{0,63}.
         suggest: the search space, define-by-run: calls `trial.suggest_*`, returns the trainer's params.
-        prepare: makes the trainer, once a process.
+        prepare: makes a trainer, once for each trial that runs at a time, in a thread of its own where there are more.
         metric: the metric that is optimized, one that the trainer yields.
         direction: whether more or less of it is better.
         value: a trial's value: its `best` or its `last` epoch's metric.

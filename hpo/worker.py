@@ -1,4 +1,4 @@
-"""A worker process: prepares the trainer once, then works on the study until it is done. Started by `hpo.launch`.
+"""A worker process: prepares trainers, then works on the study until it is done. Started by `hpo.launch`.
 
 It reads its assignment as a line of JSON from its input, says what happens as lines of JSON on its output, and ends
 as on SIGTERM when its input ends: then whoever started it is gone.
@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,19 +19,21 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpo import lanes
 from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full
 from hpo.leases import Leases, Stopping, become_owner
 from hpo.loading import load_spec
 from hpo.objective import Emit, Workplace
-from hpo.preflight import preflight
+from hpo.outbox import open_outbox
+from hpo.preflight import candidates_of, preflight
 from hpo.records import Records
-from hpo.resume import check_params, open_study
+from hpo.resume import OpenStudy, check_params, open_study
 from hpo.schedulers.named import make_scheduler
 from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
-from hpo.spec import Context
+from hpo.spec import Context, StudySpec, Trainer
 from hpo.stages import reached
-from hpo.storage import open_store
+from hpo.storage import Store, load_study, open_store
 
 STOPPED = 143
 
@@ -49,6 +51,7 @@ class Assignment:
         workdir: the folder of all studies' trials.
         outbox: the folder of outboxes.
         workers: how many share this machine.
+        lanes: how many trials each runs at a time; None where the first is to find out what is fastest.
         n_trials: the budget that the command line sets anew, or None.
         began: when the command was started, in seconds since 1970.
     """
@@ -61,6 +64,7 @@ class Assignment:
     device: str | None
     threads: int
     workers: int
+    lanes: int | None
     n_trials: int | None
     workdir: str
     outbox: str
@@ -79,17 +83,18 @@ def main() -> int:
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     stopping = Stopping()
-    signal.signal(signal.SIGTERM, lambda *_: _ask(stopping))
+    all_lanes = [stopping]  # those of further lanes come to it
+    signal.signal(signal.SIGTERM, lambda *_: _ask(all_lanes))
     for number in (signal.SIGINT, signal.SIGHUP):  # the launcher gets them too, and says SIGTERM
         signal.signal(number, signal.SIG_IGN)
-    emit = _emitter(events, stopping)
+    emit = _emitter(events, all_lanes)
     assignment = Assignment(**json.loads(sys.stdin.readline()))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_Told(emit)])
     logging.getLogger("hpo").setLevel(logging.DEBUG if assignment.verbose else logging.WARNING)
     logging.captureWarnings(capture=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        reason = _work(assignment, stopping, emit)
+        reason = _work(assignment, all_lanes, emit)
     except HpoError as error:
         log.debug("%s", error, exc_info=True)
         emit({"event": "error", "text": str(error)})
@@ -109,11 +114,12 @@ def main() -> int:
     return STOPPED if stopping.asked else 0
 
 
-def _ask(stopping: Stopping) -> None:
-    stopping.asked = True
+def _ask(all_lanes: list[Stopping]) -> None:
+    for stopping in all_lanes:
+        stopping.asked = True
 
 
-def _emitter(events: TextIO, stopping: Stopping) -> Emit:
+def _emitter(events: TextIO, all_lanes: list[Stopping]) -> Emit:
     lock = threading.Lock()
 
     def emit(event: Mapping[str, Any]) -> None:
@@ -121,7 +127,7 @@ def _emitter(events: TextIO, stopping: Stopping) -> Emit:
             with lock:
                 events.write(json.dumps(event, default=str) + "\n")
         except (BrokenPipeError, ValueError):
-            stopping.asked = True  # whoever listened is gone
+            _ask(all_lanes)  # whoever listened is gone
 
     return emit
 
@@ -137,15 +143,61 @@ class _Told(logging.Handler):
         self._emit({"event": "notice", "text": self.format(record)})
 
 
-def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
+def _work(assignment: Assignment, all_lanes: list[Stopping], emit: Emit) -> str:
     reached("the worker is there", assignment.began)
-    spec = load_spec(assignment.study)
+    spec, stopping = load_spec(assignment.study), all_lanes[0]
+    trainer = _prepared(spec, assignment, stopping, assignment.lanes or 1)
+    if assignment.first:
+        check_params(spec, trainer)
+    emit({"event": "prepared"})
+    reached("the trainer is prepared", assignment.began)
+    if sys.stdin.readline().strip() != "go":  # the launcher has opened the stores by then, or is gone
+        return "not started"
+    threading.Thread(target=_watch_input, args=(all_lanes,), name="input", daemon=True).start()
+    store = open_store(assignment.storage)
+    folder = Path(assignment.workdir) / spec.name
+    leases = Leases(store.engine, Path(assignment.workdir) / ".owners")
+    with store.lock():
+        opened = open_study(spec, store, leases, trainer, folder, Path(assignment.outbox), assignment.n_trials)
+    emit({"event": "opened", "study_id": opened.identity.study_id, "n_trials": opened.n_trials})
+    reached("the study is open", assignment.began)
+    if assignment.first:
+        preflight(spec, opened, trainer, folder, emit)
+        reached("what it needs is estimated", assignment.began)
+    n_lanes = assignment.lanes or _fastest(spec, trainer, emit)
+    stopping.first = lambda: reached("the first step of training", assignment.began)
+    if n_lanes == 1:
+        return _lane(spec, assignment, store, opened, trainer, stopping, emit, assignment.owner)
+    del trainer  # it has the whole device for itself
+    all_lanes += [Stopping() for _ in range(1, n_lanes)]
+    if stopping.asked:  # before the others were there
+        _ask(all_lanes)
+
+    def lane(number: int) -> Callable[[], str]:
+        def run() -> str:
+            trainer = _prepared(spec, assignment, all_lanes[number], n_lanes)
+            own = store if number == 0 else open_store(assignment.storage)
+            said = _of_lane(emit, number)
+            name = lanes.owner_of(assignment.owner, number)
+            return _lane(spec, assignment, own, opened, trainer, all_lanes[number], said, name)
+
+        return run
+
+    return lanes.run_lanes([lane(number) for number in range(n_lanes)], lambda: _ask(all_lanes))
+
+
+def _prepared(spec: StudySpec, assignment: Assignment, stopping: Stopping, n_lanes: int) -> Trainer:
+    """A trainer for one of so many lanes.
+
+    Raises:
+        UserError: the study's `prepare` raises, or gives no trainer.
+    """
     context = Context(
         device=assignment.device,
         data=assignment.data,
-        threads=assignment.threads,
+        threads=max(1, assignment.threads // n_lanes),
         stop=stopping,
-        workers=assignment.workers,
+        workers=assignment.workers * n_lanes,
     )
     try:
         trainer = spec.prepare(context)
@@ -164,26 +216,43 @@ def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
             f"study {spec.name!r}: reuse_epochs needs a trainer whose epochs do not depend on how many there will be, "
             "and which says so: `continues_past_epochs = True`"
         )
-    if assignment.first:
-        check_params(spec, trainer)
-    emit({"event": "prepared"})
-    reached("the trainer is prepared", assignment.began)
-    if sys.stdin.readline().strip() != "go":  # the launcher has opened the stores by then, or is gone
-        return "not started"
-    threading.Thread(target=_watch_input, args=(stopping,), name="input", daemon=True).start()
-    store = open_store(assignment.storage)
-    folder = Path(assignment.workdir) / spec.name
+    return trainer
+
+
+def _fastest(spec: StudySpec, trainer: Trainer, emit: Emit) -> int:
+    """How many trials at a time use the device best, as the trainer measures it; one where it can't."""
+    side_by_side = getattr(trainer, "side_by_side", None)
+    if side_by_side is None:
+        return 1
+    try:
+        n, gain = lanes.chosen(side_by_side(candidates_of(spec)))
+    except Exception as error:  # what a trial alone can do, it can still do
+        log.debug("side_by_side raised", exc_info=True)
+        log.warning("one trial at a time: side_by_side raises %s: %s", type(error).__name__, error)
+        return 1
+    emit({"event": "lanes", "n": n})
+    if n > 1:
+        text = f"{n} trials at a time, which together train {gain:.1f} times as fast as one (--workers 1 for one)"
+        emit({"event": "notice", "text": text})
+    return n
+
+
+def _lane(
+    spec: StudySpec,
+    assignment: Assignment,
+    store: Store,
+    opened: OpenStudy,
+    trainer: Trainer,
+    stopping: Stopping,
+    emit: Emit,
+    name: str,
+) -> str:
+    """Run one trial after the other; gives why it ended."""
     leases = Leases(store.engine, Path(assignment.workdir) / ".owners")
-    with store.lock():
-        opened = open_study(spec, store, leases, trainer, folder, Path(assignment.outbox), assignment.n_trials)
-    emit({"event": "opened", "study_id": opened.identity.study_id, "n_trials": opened.n_trials})
-    reached("the study is open", assignment.began)
-    if assignment.first:
-        preflight(spec, opened, trainer, folder, emit)
-        reached("what it needs is estimated", assignment.began)
-    stopping.first = lambda: reached("the first step of training", assignment.began)
-    records = Records(spec, store, opened.study, leases, opened.outbox, opened.identity, folder)
-    owner = become_owner(leases.owners, assignment.owner)
+    outbox = open_outbox(Path(assignment.outbox), opened.identity.study_id)
+    study = load_study(store, spec.name)
+    records = Records(spec, store, study, leases, outbox, opened.identity, Path(assignment.workdir) / spec.name)
+    owner = become_owner(leases.owners, name)
     try:
         place = Workplace(records, make_pruner(spec), trainer, stopping, emit)
         return search(place, make_scheduler(spec), owner, opened.n_trials)
@@ -191,10 +260,14 @@ def _work(assignment: Assignment, stopping: Stopping, emit: Emit) -> str:
         owner.leave()
 
 
-def _watch_input(stopping: Stopping) -> None:
+def _of_lane(emit: Emit, number: int) -> Emit:
+    return lambda event: emit({**event, "lane": number})
+
+
+def _watch_input(all_lanes: list[Stopping]) -> None:
     while sys.stdin.readline():
         pass
-    stopping.asked = True
+    _ask(all_lanes)
 
 
 if __name__ == "__main__":

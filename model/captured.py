@@ -6,6 +6,7 @@ tensors on the device and is counted on there, so that nothing is compiled or ca
 reads the device once an epoch. The last batch of an epoch may be smaller: it is run step by step, by the same function.
 """
 
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -20,6 +21,8 @@ from model.steps import DeviceFaces, Stop, Sums, TrainingState, n_parts_of
 CAPTURE_FROM = 30
 """Steps that a trial must have left for a capture, which costs some ten, to be worth it."""
 _WARM_UP = 3
+_CAPTURING = threading.Lock()
+"""Beginning a capture waits for the whole device, which no other thread of the process may be capturing on then."""
 
 
 class CapturedSteps:
@@ -33,7 +36,9 @@ class CapturedSteps:
         compute: Compute,
         n_parts: int = 1,
     ) -> None:
-        device, self._n_parts = compute.device, n_parts
+        if compute.stream is None:
+            raise AssertionError("a compute that captures has a stream")
+        device, self._n_parts, self._stream = compute.device, n_parts, compute.stream
         self._state, self._faces, self._hyperparameters = state, faces, hyperparameters
         self._dtype = compute.autocast or torch.float32
         self._p = torch.tensor(hyperparameters.dropout, dtype=torch.float32, device=device)
@@ -53,6 +58,11 @@ class CapturedSteps:
 
     def epoch(self, order: Tensor, stop: Stop) -> Sums | None:
         """Train on the images `order` int64 [n], batch by batch; None where it was stopped."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            return self._epoch(order, stop)  # reads the device at its end: whatever follows finds it done
+
+    def _epoch(self, order: Tensor, stop: Stop) -> Sums | None:
         size, n_images = self._hyperparameters.batch_size, len(order)
         self._order[:n_images].copy_(order, non_blocking=True)
         for counter in (self._cursor, self._loss_sum, self._hits):
@@ -96,16 +106,17 @@ class CapturedSteps:
         """A graph of `_next`; weights, optimizer and counters are afterwards as they were before."""
         before = [(tensor, tensor.detach().clone()) for tensor in self._changing()]
         known = {id(tensor) for tensor, _ in before}
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # lazy state is made here, not in the graph
-            for _ in range(_WARM_UP):
-                self._next()
-                self._cursor.zero_()  # always the first batch: there may be no third
-        torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):  # which first gives back what an earlier trial's graph had for its own
-            self._next()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with _CAPTURING:
+            with torch.cuda.stream(self._stream):  # lazy state is made here, not in the graph
+                for _ in range(_WARM_UP):
+                    self._next()
+                    self._cursor.zero_()  # always the first batch: there may be no third
+            # It first gives back what an earlier trial's graph had for its own. Other threads may go on meanwhile.
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                self._next()
+        torch.cuda.current_stream().wait_stream(self._stream)
         with torch.no_grad():
             for tensor, value in before:
                 tensor.copy_(value)

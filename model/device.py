@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,9 @@ class Compute:
         autocast: precision of the forward pass; None for float32. Weights are float32 always.
         captures: whether a training step is captured as a CUDA graph and runs fused kernels.
         validation_batch: images at a time in validation.
-        memory: bytes that a trial may take.
+        memory: bytes that there are for trials.
+        stream: of CUDA, on which captured steps run beside those of other trials; its own, since graphs that were
+            captured on one stream share a work space (pytorch#193402).
     """
 
     device: torch.device
@@ -32,6 +34,13 @@ class Compute:
     captures: bool = False
     validation_batch: int = 256
     memory: float = math.inf
+    stream: "torch.cuda.Stream | None" = None
+
+    def beside(self) -> "Compute":
+        """The same for another training beside this one."""
+        if self.stream is None:
+            return self
+        return replace(self, stream=torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]
 
     def forward_context(self) -> AbstractContextManager[object]:
         """What a forward pass runs under."""
@@ -75,7 +84,9 @@ def choose(device: str | None = None) -> Compute:
         precision = torch.bfloat16 if bf16 else None
         _, memory = torch.cuda.mem_get_info(chosen)
         captures = _can_capture(chosen)
-        return Compute(chosen, torch.channels_last, precision, captures, validation_batch=1_024, memory=0.9 * memory)
+        stream = torch.cuda.Stream(chosen) if captures else None  # type: ignore[no-untyped-call]
+        memory_format, validation_batch = torch.channels_last, 1_024
+        return Compute(chosen, memory_format, precision, captures, validation_batch, 0.9 * memory, stream)
     if chosen.type == "cpu":
         return Compute(chosen, torch.channels_last, None, memory=0.8 * _main_memory())
     return Compute(chosen, torch.contiguous_format, None)

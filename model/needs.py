@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -68,19 +69,47 @@ def weights_of(pool_stride: int, image_size: int) -> int:
         return n_weights(EmotionCNN(0.0, pool_stride, image_size))
 
 
-def fixed_bytes(n: int, optimizer: str) -> int:
-    """Memory that a trial of so many weights takes whatever its batch: gradients, optimizer, copies to be kept, too."""
-    state = optimizers.OPTIMIZERS[optimizer].state_tensors
-    copies = 1 + 2 * (1 + state)  # the best weights, and twice all that a checkpoint holds: the last, and the next one
-    return n * WEIGHT_BYTES * (2 + state + copies)
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What trials of one network need of a device.
 
+    Attributes:
+        n_weights: of the network.
+        image_bytes: memory that each image of a batch takes.
+        memory: bytes that are there for a trial.
+    """
 
-def n_parts(batch_size: int, an_image: float, fixed: float, memory: float) -> int:
-    """Into how many equal parts a batch must be split so that each fits: 1 where it fits whole."""
-    if batch_size * an_image + fixed <= memory:
-        return 1
-    most = max(1, math.floor((memory - fixed) / an_image))
-    return math.ceil(batch_size / most)
+    n_weights: int
+    image_bytes: float
+    memory: float
+
+    def fixed(self, one: Hyperparameters) -> int:
+        """Memory that a trial takes whatever its batch: weights, gradients, optimizer, and copies to be kept."""
+        state = optimizers.OPTIMIZERS[one.optimizer].state_tensors
+        copies = 1 + 2 * (1 + state)  # the best weights, and twice all that a checkpoint holds: the last, the next one
+        return self.n_weights * WEIGHT_BYTES * (2 + state + copies)
+
+    def whole(self, one: Hyperparameters) -> float:
+        """Memory that a trial takes whose batches are not split."""
+        return one.batch_size * self.image_bytes + self.fixed(one)
+
+    def checkpoint(self, one: Hyperparameters) -> int:
+        """Bytes of a checkpoint: weights and the optimizer's state; and the best epoch's weights."""
+        return self.n_weights * WEIGHT_BYTES * (2 + optimizers.OPTIMIZERS[one.optimizer].state_tensors)
+
+    def n_parts(self, one: Hyperparameters) -> int:
+        """Into how many equal parts a batch must be split so that each fits: 1 where it fits whole."""
+        if self.whole(one) <= self.memory:
+            return 1
+        most = max(1, math.floor((self.memory - self.fixed(one)) / self.image_bytes))
+        return math.ceil(one.batch_size / most)
+
+    def refuse_too_much(self, one: Hyperparameters) -> None:
+        """Raises ValueError where not even a part of two images fits."""
+        least = self.fixed(one) + 2 * self.image_bytes
+        if least > self.memory:
+            need, there = f"{least / 1e9:.1f} GB", f"{self.memory / 1e9:.1f} GB"
+            raise ValueError(f"optimizer {one.optimizer} needs {need} of memory for any batch, {there} are there")
 
 
 def step_seconds(steps: Steps, n_images: int, stop: Stop) -> float:

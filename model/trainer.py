@@ -4,9 +4,10 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from data.faces import Faces, Split
-from model import needs, optimizers
+from model import needs, optimizers, packing
 from model.artifacts import write_artifacts
 from model.augmentation import AUGMENTATIONS, Augmentation
 from model.checkpoint import CheckpointFolder, Payload
@@ -78,8 +79,7 @@ class FaceTrainer:
             raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}")
         self.faces, self.pool_stride, self.augmentation = faces, pool_stride, augmentation
         self.checkpoint_seconds, self.stop = checkpoint_seconds, stop
-        chosen = choose(device)
-        self.compute = replace(chosen, memory=share * chosen.memory)
+        self.compute = choose(device)
         self.threads = threads or torch.get_num_threads()
         torch.set_num_threads(self.threads)
         training = faces.images[faces.splits["train"]]
@@ -88,8 +88,10 @@ class FaceTrainer:
         self._validation = self._on_device("validation")
         precision = self.compute.autocast or torch.float32
         bytes_of = needs.fused_image_bytes if self.compute.captures else needs.image_bytes
-        self._image_bytes = bytes_of(pool_stride, faces.image_size, precision)
-        self._n_weights = needs.weights_of(pool_stride, faces.image_size)
+        image_bytes = bytes_of(pool_stride, faces.image_size, precision)
+        self._needs = needs.Needs(
+            needs.weights_of(pool_stride, faces.image_size), image_bytes, memory=share * self.compute.memory
+        )
         self._seconds = {"validation": 0.0, "checkpoint": 0.0}
 
     def train(self, params: Mapping[str, Any], *, seed: int, workdir: Path) -> Iterator[dict[str, float]]:
@@ -232,12 +234,7 @@ class FaceTrainer:
         if hyperparameters.batch_size > len(self._training.labels):
             n_images = len(self._training.labels)
             raise ValueError(f"batch_size must be at most {n_images} (images), got {hyperparameters.batch_size}")
-        least = self._fixed_bytes(hyperparameters) + 2 * self._image_bytes
-        if least > self.compute.memory:
-            need, there = f"{least / 1e9:.1f} GB", f"{self.compute.memory / 1e9:.1f} GB"
-            raise ValueError(
-                f"optimizer {hyperparameters.optimizer} needs {need} of memory for any batch, {there} are there"
-            )
+        self._needs.refuse_too_much(hyperparameters)
 
     def describe(self) -> dict[str, Any]:
         """Data digest, network, augmentation, class names, device, and the data set as MLflow notes it."""
@@ -267,13 +264,11 @@ class FaceTrainer:
         seconds = sorted(self._epoch_seconds(one) for one in needs.cheapest_and_dearest(of))
         if self.stop():
             return {}
-        memory = [one.batch_size * self._image_bytes + self._fixed_bytes(one) for one in of]
-        states = [optimizers.OPTIMIZERS[one.optimizer].state_tensors for one in of]
-        # Weights and the optimizer's state; and the best epoch's weights.
-        sizes = [self._n_weights * needs.WEIGHT_BYTES * (2 + state) for state in states]
+        memory = [self._needs.whole(one) for one in of]
+        sizes = [self._needs.checkpoint(one) for one in of]
         return {
             "epoch_seconds": (seconds[0], seconds[-1]),
-            "memory": (min(memory), min(max(memory), self.compute.memory)),
+            "memory": (min(memory), min(max(memory), self._needs.memory)),
             "checkpoint": (float(min(sizes)), float(max(sizes))),
         }
 
@@ -281,25 +276,53 @@ class FaceTrainer:
         n_images = min(hyperparameters.batch_size, len(self._training.labels))
         if self.compute.device.type == "cpu":  # there a step on many images takes as much longer
             n_images = min(n_images, 16)
-        n_parts = needs.n_parts(n_images, self._image_bytes, self._fixed_bytes(hyperparameters), self.compute.memory)
         one = replace(hyperparameters, batch_size=n_images)
-        steps = make_steps(self._fresh(one, seed=0), self._training, one, self.compute, n_parts)
+        steps = make_steps(self._fresh(one, seed=0), self._training, one, self.compute, self._needs.n_parts(one))
         # Validation is a forward pass: about a third of a step.
         n_all = len(self._training.labels) + len(self._validation.labels) / 3
         return needs.step_seconds(steps, n_images, self.stop) / n_images * n_all
 
-    def _fixed_bytes(self, hyperparameters: Hyperparameters) -> int:
-        return needs.fixed_bytes(self._n_weights, hyperparameters.optimizer)
+    def side_by_side(self, candidates: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, float]]:
+        """Numbers of trials at a time, 1, 2, 4 and so on, and how many images those train in a second all together.
+
+        Measured as it is asked for, with the params of middling batch size; they share this trainer's threads. Nothing
+        where there is too little for two: of two cores, two trials made 1.2 times of what one did.
+        """
+        of = sorted((Hyperparameters(**params) for params in candidates), key=lambda one: one.batch_size)
+        memory = max(self._needs.whole(one) for one in of)
+        most = packing.MOST if self.compute.device.type == "cuda" else self.threads // 2
+        most = min(most, packing.MOST, int(self._needs.memory / memory))
+        n = 1
+        while 1 < most >= n:
+            make = partial(self._some_steps, of[len(of) // 2], self.threads // n)
+            yield n, packing.images_per_second([make] * n, self.stop)
+            torch.set_num_threads(self.threads)  # process-wide, though set in threads
+            n *= 2
+
+    def _some_steps(self, hyperparameters: Hyperparameters, threads: int) -> Callable[[], int]:
+        """Steps to be timed: on a CPU one, on few images; on a GPU so many that it is not the launches' queue."""
+        on_gpu = self.compute.device.type == "cuda"
+        size = hyperparameters.batch_size if on_gpu else min(hyperparameters.batch_size, 32)
+        n_images = min(size * (60 if on_gpu else 1), len(self._training.labels))
+        one = replace(hyperparameters, batch_size=min(size, n_images))
+        torch.set_num_threads(threads)
+        steps = make_steps(self._fresh(one, seed=0), self._training, one, self.compute.beside())
+        order = torch.arange(n_images)
+
+        def train() -> int:
+            steps.epoch(order, self.stop)
+            return n_images
+
+        return train
 
     def _n_parts(self, hyperparameters: Hyperparameters) -> int:
         """Into how many parts a batch is split; where it is, that is said."""
-        size, fixed = hyperparameters.batch_size, self._fixed_bytes(hyperparameters)
-        found = needs.n_parts(size, self._image_bytes, fixed, self.compute.memory)
+        found = self._needs.n_parts(hyperparameters)
         if found > 1:
             log.warning(
                 "a batch of %d needs about %.1f GB and %.1f are there: it is trained in %d parts, whose gradients are "
                 "summed; batch norm sees a part",
-                size, (size * self._image_bytes + fixed) / 1e9, self.compute.memory / 1e9, found,
+                hyperparameters.batch_size, self._needs.whole(hyperparameters) / 1e9, self._needs.memory / 1e9, found,
             )  # fmt: skip
         return found
 

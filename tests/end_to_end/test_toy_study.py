@@ -175,6 +175,50 @@ def test_four_workers_finish_exactly_the_budget_none_twice(tmp_path):
     assert max(collections.Counter(witnessed(tmp_path)).values()) == 1
 
 
+def test_trials_at_a_time_in_one_worker_finish_exactly_the_budget_none_twice(tmp_path):
+    study = write_toy(tmp_path, trials=20, epochs=3, pause=0.02)
+
+    done = run(tmp_path, "--study", str(study), "--workers-per-device", "4")
+
+    assert done.returncode == 0, done.stderr
+    assert [t.state for t in trials(tmp_path, "toy")] == [TrialState.COMPLETE] * 20
+    assert max(collections.Counter(witnessed(tmp_path)).values()) == 1
+    lines = (tmp_path / "witness.txt").read_text().splitlines()
+    assert len({line.split()[0] for line in lines}) == 1  # one process
+    order = [number for number, _ in witnessed(tmp_path)]
+    assert order != sorted(order, key=int)  # and in it trials beside each other
+
+
+def test_a_worker_that_dies_with_trials_at_a_time_leaves_all_of_them_to_the_next(tmp_path):
+    inject = "(Path('died').touch(), os.kill(os.getpid(), 9)) if epoch == 2 and not Path('died').exists() else None"
+    study = write_toy(tmp_path, trials=6, epochs=5, pause=0.05, inject=inject)
+
+    done = run(tmp_path, "--study", str(study), "--workers-per-device", "3")
+
+    assert done.returncode == 0, done.stderr
+    assert [t.state for t in trials(tmp_path, "toy")] == [TrialState.COMPLETE] * 6
+    assert done.stdout.count("a worker died") == 1
+
+
+def test_the_trainer_says_how_many_trials_at_a_time_are_fastest_unless_they_were_counted_out(tmp_path):
+    study = write_toy(tmp_path, trials=4, pause=0.02)
+    told = "Toy):\n    def side_by_side(self, candidates):\n        yield from ((1, 1.0), (2, 1.9), (4, 2.0))\n"
+    text = (
+        study.read_text()
+        .replace("STUDY =", f"class Telling({told}\n\nSTUDY =")
+        .replace("context: Toy", "context: Telling")
+    )
+    study.write_text(text)
+
+    measured = run(tmp_path, "--study", str(study))
+    counted = run(tmp_path, "--study", str(study), "--workers", "1", "--trials", "6")
+
+    assert "2 trials at a time, which together train 1.9 times as fast as one" in measured.stdout
+    assert counted.returncode == 0, counted.stderr
+    assert "at a time" not in counted.stdout
+    assert [t.state for t in trials(tmp_path, "toy")] == [TrialState.COMPLETE] * 6
+
+
 def test_a_worker_that_dies_three_times_without_an_epoch_fails_its_trial(tmp_path):
     inject = "os.kill(os.getpid(), 9) if Path(workdir).name == '1' else None"
     done = run(tmp_path, "--study", str(write_toy(tmp_path, trials=3, inject=inject)))

@@ -33,9 +33,11 @@ def test_an_images_memory_is_that_of_the_maps_that_a_step_keeps():
     assert needs.weights_of(1, 48) == 133_083_015
 
 
-@given(st.integers(1, 512), st.floats(1, 1e9), st.floats(0, 1e10), st.floats(1, 1e11))
-def test_parts_are_as_few_as_fit(batch, an_image, fixed, memory):
-    n = needs.n_parts(batch, an_image, fixed, memory)
+@given(st.integers(2, 512), st.floats(1, 1e9), st.integers(0, 10**8), st.floats(1, 1e11))
+def test_parts_are_as_few_as_fit(batch, an_image, n_weights, memory):
+    of = needs.Needs(n_weights, an_image, memory)
+    params = Hyperparameters(**{**PARAMS, "batch_size": batch})
+    fixed, n = of.fixed(params), of.n_parts(params)
 
     assert 1 <= n <= batch
     largest = math.ceil(batch / n)
@@ -71,8 +73,8 @@ def test_gradients_of_parts_are_summed_to_the_batchs():
 
 def test_a_batch_that_does_not_fit_is_said_and_trained_in_parts_also_by_who_goes_on(tmp_path, caplog):
     small, params = trainer(), Hyperparameters(**PARAMS)
-    room = small._fixed_bytes(params) + 5.5 * small._image_bytes
-    small.compute = replace(small.compute, memory=room)
+    room = small._needs.fixed(params) + 5.5 * small._needs.image_bytes
+    small._needs = replace(small._needs, memory=room)
 
     with caplog.at_level(logging.WARNING):
         epochs = small.train(PARAMS, seed=3, workdir=tmp_path)

@@ -1,6 +1,8 @@
 """However a trial is interrupted, what it yields in all is what it yields alone."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -231,3 +233,32 @@ def test_fewer_epochs_are_read_off_and_more_go_on_from_a_shared_checkpoint(tmp_p
     assert short == long[:2] == trained(2, tmp_path / "alone")
     assert longer == trained(8, tmp_path / "whole")
     assert pd.read_csv(tmp_path / "shared" / "artifacts" / "history.csv").shape[0] == 8
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_trials_side_by_side_in_threads_yield_what_each_yields_alone(optimizer, tmp_path):
+    trials = [{**PARAMS, "optimizer": optimizer, "dropout": p, "batch_size": b} for p, b in ((0.0, 16), (0.4, 7))]
+    alone = [list(trainer().train(p, seed=i, workdir=tmp_path / f"alone{i}")) for i, p in enumerate(trials)]
+    together = threading.Barrier(2)
+
+    def run(i: int) -> list[dict[str, float]]:
+        one = trainer()
+        together.wait(60)
+        return list(one.train(trials[i], seed=i, workdir=tmp_path / f"beside{i}"))
+
+    with ThreadPoolExecutor(2) as threads:
+        beside = list(threads.map(run, range(2)))
+
+    assert [timeless(history) for history in beside] == [timeless(history) for history in alone]
+
+
+def test_trials_at_a_time_share_the_trainers_threads_and_memory():
+    ours = trainer(threads=4)
+
+    rates = dict(ours.side_by_side([PARAMS]))
+
+    assert set(rates) == {1, 2}
+    assert all(rate > 0 for rate in rates.values())
+    assert torch.get_num_threads() == 4
+    for small in (trainer(threads=3), trainer(threads=4, share=1e-12)):
+        assert list(small.side_by_side([PARAMS])) == []
