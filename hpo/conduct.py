@@ -13,30 +13,31 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpo import times
-from hpo.delivery import Delivery
+from hpo.delivery import Delivery, delivery_lock
 from hpo.display import Display, best_table
 from hpo.drawing import Drawing
 from hpo.launch import Launcher
 from hpo.leases import Leases, become_owner
+from hpo.options import tracking_uri
 from hpo.outbox import PARENT, open_outbox
+from hpo.plan import Plan, less_kept
 from hpo.records import Records
 from hpo.search import MAX_FAILURES_IN_A_ROW
 from hpo.spec import StudySpec
 from hpo.stages import command_began, reached
 from hpo.storage import Store, load_study, open_store
-from hpo.tracked import DEFAULT_URI, StudyIdentity, parent_status, put_artifact, ranking, rest_run
+from hpo.tracked import DEFAULT_URI, StudyIdentity, describe_study, parent_status, put_artifact, ranking, rest_run
 from hpo.whole import write_whole
 from hpo.worker import Assignment
 
@@ -52,13 +53,18 @@ SIGNALLED_SECONDS = 0.5
 """How long MLflow is waited for at the end when a signal asked to end: all must be over within ten seconds."""
 
 
-def run_study(spec: StudySpec, options: Namespace) -> int:
+def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> int:
     """Run a study as the command line asks; gives the exit code.
+
+    Args:
+        spec: of the study; the sibling's where a plan is confirmed.
+        options: `study`, `trials`, `timeout`, `confirm` and where things are, as `hpo.run` has them.
+        plan: of a confirmation.
 
     Raises:
         HpoError: a store that can't be used.
     """
-    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    uri = tracking_uri(options.tracking_uri)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     began = command_began()
     reached("the study is loaded", began)
@@ -70,10 +76,15 @@ def run_study(spec: StudySpec, options: Namespace) -> int:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160  # a pipe has no width: nothing is cut there
-    conductor = Conductor(spec, store, uri, tracking, Path(options.workdir), Display(console, spec))
+    display = Display(console, spec)
+    conductor = Conductor(spec, store, uri, tracking, Path(options.workdir), display, may_grow=plan is None)
     n_workers = options.workers or 1
+    n_trials = options.trials if plan is None else plan.n_trials
+    if plan is None and options.confirm and n_trials is not None:
+        n_trials = less_kept(replace(spec, n_trials=n_trials)).n_trials
     assignment = Assignment(
         study=options.study,
+        plan=None if plan is None else plan.to_json(),
         first=True,
         owner="",
         storage=store.url,
@@ -83,7 +94,8 @@ def run_study(spec: StudySpec, options: Namespace) -> int:
         workers=n_workers,
         # Workers that were counted out run one trial each, unless that is counted out, too.
         lanes=options.workers_per_device or (None if options.workers is None else 1),
-        n_trials=options.trials,
+        n_trials=n_trials,
+        keeps=plan is None and options.confirm,
         workdir=options.workdir,
         outbox=OUTBOX,
         verbose=options.verbose,
@@ -110,6 +122,8 @@ class Conductor:
     """Ends when MLflow's store can be used, or with what is wrong with it."""
     workdir: Path
     display: Display
+    may_grow: bool
+    """Whether more trials can be asked for."""
     _records: Records | None = None
     _delivery: Delivery | None = None
     _drawing: Drawing | None = None
@@ -148,8 +162,7 @@ class Conductor:
         from hpo.tracking import Tracker
 
         tracker = Tracker(self.tracking_uri, outbox, self.spec.name, study_id)
-        lock = FileLock(Path(OUTBOX) / f"{study_id}.delivery.lock", thread_local=False)
-        self._delivery = Delivery(tracker, lock)
+        self._delivery = Delivery(tracker, delivery_lock(Path(OUTBOX), study_id))
         self._drawing = Drawing(self.spec.draw, outbox, folder)
         self._drawing.add_left(self._records.trials())
         self.display.open(self._records.trials(), n_trials)
@@ -278,7 +291,11 @@ class Conductor:
         counts = Counter(t.state for t in trials)
         n_done = counts[TrialState.COMPLETE] + counts[TrialState.PRUNED]
         bound = self.display.n_trials
-        more = f"; `--trials {n_done * 2}` would let it go on" if bound is not None and n_done >= bound else ""
+        more = (
+            f"; `--trials {n_done * 2}` would let it go on"
+            if self.may_grow and bound is not None and n_done >= bound
+            else ""
+        )
         self.display.say(f"study {self.spec.name} is done: {n_done} trial{'s'[: n_done != 1]}{more}")
         if not ranking(self.spec, trials):
             self.display.say("no trial has a value: all of them diverged, failed or were pruned")
@@ -288,7 +305,9 @@ class Conductor:
         if self._records is None or self._records_in_use():
             return
         status = "FINISHED" if done else "FAILED" if code == 1 else "SCHEDULED"
-        parent_status(self._records.outbox, status, words="done" if done else "interrupted")
+        words = "done" if done else "interrupted"
+        parent_status(self._records.outbox, status, words=words)
+        describe_study(self._records.outbox, self.spec, self._records.trials(), self._records.folder, words)
 
     def _records_in_use(self) -> bool:
         """Whether workers of another command are at this study."""
@@ -347,4 +366,5 @@ def _cores() -> int:
 
 
 def _command() -> str:
-    return shlex.join(["python", "-m", "hpo.run", *sys.argv[1:]])
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    return shlex.join(["python", "-m", main.name if main else "hpo.run", *sys.argv[1:]])

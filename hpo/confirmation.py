@@ -6,13 +6,12 @@ Legend: K configurations, the baseline among them; S seeds, the same for each.
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from hpo.whole import write_whole
 
@@ -145,13 +144,15 @@ class Retrained:
 
 
 def estimate(values: Sequence[float], *, level: float = LEVEL) -> Estimate:
-    """Mean and two-sided Student's t interval (`scipy.stats.t.interval`); of normal values it covers `level` exactly."""
+    """Mean and two-sided Student's t interval (`scipy.stats.t.interval`), which covers `level` of normal values."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return Estimate(mean=mean, std=0.0, low=-math.inf, high=math.inf, level=level)
     std = float(np.std(values, ddof=1))
     if std == 0:  # where scipy gives NaN
         return Estimate(mean=mean, std=0.0, low=mean, high=mean, level=level)
+    from scipy import stats  # half a second, and those who read a confirmation need none of it
+
     low, high = stats.t.interval(level, n - 1, loc=mean, scale=std / math.sqrt(n))
     return Estimate(mean=mean, std=std, low=float(low), high=float(high), level=level)
 
@@ -174,6 +175,8 @@ def chosen_among(values: Sequence[float], k: int, sign: float) -> Estimate:
 
 def share_interval(share: float, n: int) -> tuple[float, float]:
     """Wilson's interval of a share of n (`scipy.stats.binomtest`, `proportion_ci`, method wilson)."""
+    from scipy import stats
+
     found = stats.binomtest(round(share * n), n).proportion_ci(LEVEL, method="wilson")
     return float(found.low), float(found.high)
 
@@ -240,9 +243,54 @@ def read(folder: Path) -> Confirmation | None:
         })
         for one in found["configurations"]
     )  # fmt: skip
-    test = found["test"]
-    if test is not None:
-        test = Test(**{**test, "values": tuple(test["values"]), "estimate": Estimate(**test["estimate"])})
+    test = None if found["test"] is None else test_from(found["test"])
     difference = None if found["difference"] is None else Estimate(**found["difference"])
     known = {**found, "configurations": configurations, "winner": Estimate(**found["winner"])}
     return Confirmation(**{**known, "difference": difference, "test": test})
+
+
+def test_from(found: Mapping[str, Any]) -> Test:
+    """A test as JSON kept it."""
+    return Test(**{**found, "values": tuple(found["values"]), "estimate": Estimate(**found["estimate"])})
+
+
+def sentences(said: Confirmation) -> Iterator[str]:
+    """What was confirmed, as a person says it."""
+    best, k, s = said.best, len(said.configurations), said.n_seeds
+    among = f"chosen among {k} on {s} seed{'s'[: s != 1]}" if k > 1 else f"on {s} seed{'s'[: s != 1]}"
+    yield (
+        f"The winner is the configuration of trial {best.trial}: {said.metric} {best.estimate.mean:.4f}, "
+        f"{_interval(said.winner)} ({among})."
+    )
+    if best.is_baseline:
+        yield "It is the baseline: the search has found nothing that is better on fresh seeds."
+    elif said.difference is not None:
+        sure = said.difference.low > 0 or said.difference.high < 0
+        yield (
+            f"Over the baseline, seed by seed: {said.difference.mean:+.4f}, {_interval(said.difference)}"
+            + (": it is better." if sure else ": it may be no better.")
+        )
+    if best.optimism is not None and said.optimism is not None and best.searched is not None:
+        much = "too much" if best.optimism > 0 else "too little"
+        yield (
+            f"The search saw {best.searched:.4f} of it, {abs(best.optimism):.4f} {much}; over all {k}, "
+            f"{abs(said.optimism):.4f} too {'much' if said.optimism > 0 else 'little'} on average."
+        )
+    if (test := said.test) is not None:
+        images = "" if test.n_images is None else f" ({test.n_images:,} images)"
+        looked = "once" if test.scorings == 1 else f"{test.scorings} times by now, for as many winners"
+        yield (
+            f"On the test split{images}, looked at {looked}: {test.metric} {test.estimate.mean:.4f} on average over "
+            f"its seeds, {_interval(test.estimate)}."
+        )
+        if test.champion_low is not None and test.champion_high is not None:
+            yield (
+                f"The champion, its best network by validation: {test.champion:.4f}, 95 % interval "
+                f"{test.champion_low:.4f} to {test.champion_high:.4f} from the number of images."
+            )
+
+
+def _interval(of: Estimate) -> str:
+    if not math.isfinite(of.low):
+        return "of which one seed gives no interval"
+    return f"95 % interval {of.low:.4f} to {of.high:.4f}"

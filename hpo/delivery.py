@@ -3,9 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tenacity
+from filelock import FileLock
+
+from hpo.outbox import Outbox
 
 if TYPE_CHECKING:  # MLflow takes two seconds to import
     from hpo.tracking import Tracker
@@ -85,3 +89,22 @@ class Delivery:
     def _deliver(self) -> str | None:
         self.tracker.deliver()
         return self.tracker.problem
+
+
+def delivery_lock(outboxes: Path, study_id: str) -> FileLock:
+    """The lock of whoever delivers a study, by the folder of outboxes."""
+    return FileLock(outboxes / f"{study_id}.delivery.lock", thread_local=False)
+
+
+def deliver_all(uri: str, outboxes: Path, outbox: Outbox, study: str, study_id: str) -> str | None:
+    """Deliver all that waits; gives why it went no further, None where all is delivered.
+
+    Raises:
+        UserError: the URI can't be one of MLflow's.
+    """
+    from hpo.tracking import Tracker, check_uri
+
+    delivery = Delivery(Tracker(check_uri(uri), outbox, study, study_id), delivery_lock(outboxes, study_id))
+    waiting = delivery.drain()
+    delivery.close()
+    return (delivery.tracker.problem or "it takes too long") if waiting else None

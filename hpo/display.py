@@ -178,11 +178,12 @@ def best_table(spec: StudySpec, trials: Sequence[FrozenTrial], n_rows: int = 5) 
         table.add_column(column, justify="right", overflow="fold")
     for trial in ranked:
         params = params_of(trial)
-        table.add_row(str(trial.number), f"{trial.value:.4f}", *(_short(params.get(name, "")) for name in names))
+        table.add_row(str(trial.number), f"{trial.value:.4f}", *(short(params.get(name, "")) for name in names))
     return table
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A parameter as it fits into a table."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -84,7 +84,8 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
     """
     records = place.records
     trial = records.trial(lease.trial_id)
-    params, seed = params_of(trial), trial_seed(records.spec.seed, trial.number)
+    params, seed_by = params_of(trial), records.spec.seed_by
+    seed = trial_seed(records.spec.seed, trial.number if seed_by is None else trial.params[seed_by])
     workdir = records.folder / str(trial.number)
     workdir.mkdir(parents=True, exist_ok=True)
     if records.spec.reuse_epochs:

@@ -32,7 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spec = load_spec(options.study)
         from hpo.conduct import run_study  # optuna and mlflow: 2 s, and only a study that can be run needs them
 
-        return run_study(spec, options)
+        if not options.confirm:
+            return run_study(spec, options)
+        from hpo.confirm import confirm_at_end
+        from hpo.plan import less_kept
+
+        return run_study(less_kept(spec), options) or confirm_at_end(spec, options)
     except HpoError as error:
         log.debug("%s", error, exc_info=True)
         sys.stderr.write(f"{error}\n")
@@ -72,6 +77,11 @@ def parser() -> argparse.ArgumentParser:
         type=_workers,
         metavar="K",
         help="trials at a time in each worker [1 beside --workers, else what is measured to be fastest]",
+    )
+    add(
+        "--confirm",
+        action="store_true",
+        help="at the end train the best anew on fresh seeds, with 15 % of the budget (python -m hpo.confirm)",
     )
     add("-v", "--verbose", action="store_true", help="say more: how long each stage of the start takes, tracebacks")
     return found

@@ -22,5 +22,5 @@ def configuration_key(params: Mapping[str, Any]) -> str:
 
 
 def trial_seed(study_seed: int, number: int) -> int:
-    """The seed that a trial's training gets; a retry and a resume keep it."""
+    """The seed that a trial's training gets, by its number, or what its study puts in its place (`seed_by`)."""
     return derived_seed(study_seed, number, "training")

@@ -102,6 +102,7 @@ class StudySpec:
         scheduler: one of `SCHEDULERS`, or a function of this specification that returns a scheduler of one's own.
         enqueue: known configurations to try first, in the suggested names; the first is the baseline.
         seed: of the whole study.
+        seed_by: a suggested name: trials with the same value of it share their seed; by default each has its own.
         retries: how often a trial that raised is run again before it counts as failed.
         keep_weights: how many of the best trials keep their weights, here and in MLflow.
         checkpoint_bytes: most bytes that paused trials may keep on the disk; None for no bound. What is over is let go
@@ -132,6 +133,7 @@ class StudySpec:
     scheduler: "str | Callable[[StudySpec], Any]" = "optuna"
     enqueue: Sequence[Params] = ()
     seed: int = 0
+    seed_by: str | None = None
     retries: int = 0
     keep_weights: int = 5
     checkpoint_bytes: int | None = None

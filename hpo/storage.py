@@ -200,6 +200,23 @@ def _first_line(error: BaseException) -> str:
     return str(cause).splitlines()[0] if str(cause) else type(cause).__name__
 
 
+def existing_store(url: str = DEFAULT_URL) -> Store:
+    """Open a store that must be there.
+
+    Raises:
+        UserError: it is not, or can't be opened.
+    """
+    path = sqlite_path(url)
+    if not path.exists():
+        raise UserError(f"{path}: there is no such store; `python -m hpo.run` makes one (or give --storage)")
+    return open_store(url)
+
+
+def study_names(store: Store) -> list[str]:
+    """Names of all studies of a store."""
+    return sorted(optuna.get_all_study_names(store.storage))
+
+
 def load_study(store: Store, name: str, **settings: Any) -> optuna.Study:
     """The study of this name.
 
@@ -209,7 +226,7 @@ def load_study(store: Store, name: str, **settings: Any) -> optuna.Study:
     try:
         return optuna.load_study(study_name=name, storage=store.storage, **settings)
     except KeyError:
-        known = ", ".join(sorted(optuna.get_all_study_names(store.storage))) or "none"
+        known = ", ".join(study_names(store)) or "none"
         raise UserError(f"no study {name!r} in {store.url}; there are: {known}") from None
     except OperationalError as error:
         raise UserError(f"{store.url}: {_first_line(error)}") from None

@@ -14,6 +14,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.commit import git_commit
+from hpo.confirmation import Confirmation, read, sentences
 from hpo.outbox import PARENT, Outbox
 from hpo.schedulers.protocol import params_of, was_paused
 from hpo.spec import Metrics, Params, StudySpec
@@ -22,6 +23,9 @@ from hpo.whole import write_whole
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 """Where runs are kept where nothing else is said: where `mlflow ui` looks, too."""
+
+ARTIFACTS_URL = "{artifacts}"
+"""What a description has in place of the address of its run's artifacts, which only MLflow knows."""
 
 RUN_STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 """The one table of states: how an ended trial's run ends."""
@@ -141,17 +145,46 @@ def log_best(outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial], fol
         best = ranked[0]
         found = {f"best_{spec.metric}": best.value, "best_trial": float(best.number)}
         outbox.put(PARENT, "metrics", {"step": len(ended), "metrics": found}, once=f"best:{len(ended)}")
-        tags = {"hpo.best_trial": str(best.number), "hpo.best_value": repr(best.value)}
-        note = (
-            f"Study **{spec.name}**: {spec.direction} the {spec.value} `{spec.metric}`.\n\n"
-            f"Best of {len(ended)} ended trials: **{best.value:.4f}**, trial {best.number}, with\n\n"
-            + "\n".join(f"- {k}: `{v}`" for k, v in params_of(best).items())
-            + "\n\n`leaderboard.csv` among the artifacts has all of them."
-        )
-        outbox.put(PARENT, "tags", {**tags, "mlflow.note.content": note})
+        outbox.put(PARENT, "tags", {"hpo.best_trial": str(best.number), "hpo.best_value": repr(best.value)})
+    describe_study(outbox, spec, trials, folder, "running")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "leaderboard.csv", leaderboard(spec, trials).encode())
     put_artifact(outbox, PARENT, folder / "leaderboard.csv")
+
+
+def log_confirmation(outbox: Outbox, said: Confirmation, file: Path) -> None:
+    """Keep with the study's run what was confirmed of it."""
+    found = {f"confirmed_{said.metric}": said.best.estimate.mean}
+    if said.test is not None:
+        found[f"test_{said.test.metric}"] = said.test.estimate.mean
+    metrics = {"step": 0, "metrics": found}
+    outbox.put(PARENT, "metrics", metrics, once=f"confirmed:{said.n_seeds}:{said.best.trials}")
+    outbox.put(PARENT, "tags", {"hpo.confirmed_trial": str(said.best.trial)})
+    put_artifact(outbox, PARENT, file)
+
+
+def describe_study(outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial], folder: Path, words: str) -> None:
+    """Bring the description of the study's run up to date: its state, its best, what is confirmed, the report.
+
+    Args:
+        outbox: of the study.
+        spec: of the study.
+        trials: all of them.
+        folder: `trials/<study>`.
+        words: its state.
+    """
+    n_ended = sum(t.state.is_finished() for t in trials)
+    parts = [f"Study **{spec.name}**, {words}: {spec.direction} the {spec.value} `{spec.metric}`."]
+    if ranked := ranking(spec, trials):
+        best = ranked[0]
+        params = "\n".join(f"- {k}: `{v}`" for k, v in params_of(best).items())
+        parts.append(f"Best of {n_ended} ended trials: **{best.value:.4f}**, trial {best.number}, with\n\n{params}")
+    if (said := read(folder.with_name(f"{folder.name}-confirm"))) is not None:
+        parts.append("Confirmed on fresh seeds:\n\n" + "\n".join(f"- {sentence}" for sentence in sentences(said)))
+    if Path(report := f"{spec.name}-report.html").exists():
+        parts.append(f"[The report]({ARTIFACTS_URL}/{report}), among the artifacts of this run.")
+    parts.append("`leaderboard.csv` among the artifacts has all trials.")
+    outbox.put(PARENT, "tags", {"mlflow.note.content": "\n\n".join(parts)})
 
 
 def ranking(spec: StudySpec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

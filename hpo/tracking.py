@@ -6,7 +6,7 @@ trial as a failure. Training never waits for anything here.
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -19,17 +19,22 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the outbox retries, for as long as it takes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
+import mlflow
 import mlflow.store.artifact.artifact_repository_registry as artifact_repositories
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-from hpo.errors import UserError
+from hpo.errors import HpoError, UserError
 from hpo.outbox import PARENT, Item, Outbox
 from hpo.storage import make_once, refuse_network, sqlite_path
-from hpo.tracked import DEFAULT_URI
+from hpo.tracked import ARTIFACTS_URL, DEFAULT_URI
+
+__all__ = ["MlflowClient", "MlflowException", "ModelVersion", "Tracker", "check_uri", "mlflow"]
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Lets the UI show it as model training, which it can't tell by itself."""
@@ -236,7 +241,9 @@ class Tracker:
         self._client.log_batch(run_id, metrics=points)
 
     def _send_tags(self, run_id: str, items: list[Item]) -> None:
-        self._client.log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in items[0].payload.items()])
+        place = f"#/experiments/{self._experiment()}/runs/{run_id}/artifacts"
+        tags = {name: str(value).replace(ARTIFACTS_URL, place) for name, value in items[0].payload.items()}
+        self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def _send_status(self, run_id: str, items: list[Item]) -> None:
         status = items[0].payload["status"]
@@ -322,3 +329,62 @@ def _dataset_input(dataset: Mapping[str, Any]) -> DatasetInput:
         profile=json.dumps(profile),
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+
+
+def experiment_of(uri: str, study: str) -> str | None:
+    """The id of a study's experiment; None where there is none, or it was deleted.
+
+    Raises:
+        HpoError: MLflow is not reached.
+    """
+    try:
+        found = MlflowClient(tracking_uri=uri).get_experiment_by_name(study)
+    except Exception as error:  # whatever a transport raises
+        raise HpoError(f"MLflow at {uri} is not reached ({_cause(error)})") from None
+    return str(found.experiment_id) if found is not None and found.lifecycle_stage == "active" else None
+
+
+def delete_runs(uri: str, study: str, study_id: str) -> tuple[int, int]:
+    """Delete a study's runs, by its id, and its experiment when nothing else is in it. May be repeated after a kill.
+
+    The experiment is renamed first, so that its name is free. Runs that a registered model is made of stay.
+
+    Returns:
+        How many runs were deleted, and how many stay.
+
+    Raises:
+        HpoError: MLflow is not reached.
+    """
+    client, renamed = MlflowClient(tracking_uri=uri), f"{study} (deleted {study_id[:8]})"
+    try:
+        registered = {version.run_id for version in _paged(client.search_model_versions)}
+        n_deleted = n_kept = 0
+        for name in (study, renamed):
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None or experiment.lifecycle_stage != "active":
+                continue
+            ids = [experiment.experiment_id]
+            for run in list(_paged(client.search_runs, ids, f"tags.`hpo.study_id` = '{study_id}'")):
+                if run.info.run_id in registered:
+                    n_kept += 1
+                    continue
+                client.delete_run(run.info.run_id)
+                n_deleted += 1
+            if ids != ["0"] and not client.search_runs(ids, max_results=1):  # 0 is MLflow's own default
+                if name != renamed:
+                    client.rename_experiment(ids[0], renamed)
+                client.delete_experiment(ids[0])
+    except Exception as error:  # whatever a transport raises
+        raise HpoError(f"MLflow at {uri} is not reached ({_cause(error)})") from None
+    return n_deleted, n_kept
+
+
+def _paged(search: Callable[..., Any], *args: Any) -> Iterator[Any]:
+    """All that a search of MLflow's finds, page by page."""
+    token = None
+    while True:
+        page = search(*args, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

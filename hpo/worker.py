@@ -25,6 +25,7 @@ from hpo.leases import Leases, Stopping, become_owner
 from hpo.loading import load_spec
 from hpo.objective import Emit, Workplace
 from hpo.outbox import open_outbox
+from hpo.plan import less_kept, plan_from_json, sibling
 from hpo.preflight import candidates_of, preflight
 from hpo.records import Records
 from hpo.resume import OpenStudy, check_params, open_study
@@ -46,6 +47,7 @@ class Assignment:
 
     Attributes:
         study: as `--study` had it.
+        plan: of a confirmation of that study, as JSON; None for the study itself.
         first: whether this worker speaks for all: it checks, estimates and warns.
         owner: the worker's name as an owner of leases.
         workdir: the folder of all studies' trials.
@@ -53,10 +55,12 @@ class Assignment:
         workers: how many share this machine.
         lanes: how many trials each runs at a time; None where the first is to find out what is fastest.
         n_trials: the budget that the command line sets anew, or None.
+        keeps: whether a part of the budget is kept for a confirmation.
         began: when the command was started, in seconds since 1970.
     """
 
     study: str
+    plan: str | None
     first: bool
     owner: str
     storage: str
@@ -66,6 +70,7 @@ class Assignment:
     workers: int
     lanes: int | None
     n_trials: int | None
+    keeps: bool
     workdir: str
     outbox: str
     verbose: bool
@@ -145,7 +150,7 @@ class _Told(logging.Handler):
 
 def _work(assignment: Assignment, all_lanes: list[Stopping], emit: Emit) -> str:
     reached("the worker is there", assignment.began)
-    spec, stopping = load_spec(assignment.study), all_lanes[0]
+    spec, stopping = _spec_of(assignment), all_lanes[0]
     trainer = _prepared(spec, assignment, stopping, assignment.lanes or 1)
     if assignment.first:
         check_params(spec, trainer)
@@ -184,6 +189,13 @@ def _work(assignment: Assignment, all_lanes: list[Stopping], emit: Emit) -> str:
         return run
 
     return lanes.run_lanes([lane(number) for number in range(n_lanes)], lambda: _ask(all_lanes))
+
+
+def _spec_of(assignment: Assignment) -> StudySpec:
+    spec = load_spec(assignment.study)
+    if assignment.keeps:
+        spec = less_kept(spec)
+    return spec if assignment.plan is None else sibling(spec, plan_from_json(assignment.plan))
 
 
 def _prepared(spec: StudySpec, assignment: Assignment, stopping: Stopping, n_lanes: int) -> Trainer:

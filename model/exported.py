@@ -80,7 +80,7 @@ class Classifier(nn.Module):
         if not len(faces):
             return np.zeros((0, N_CLASSES), np.float32)
         with torch.inference_mode():
-            parts = [self(part) for part in torch.from_numpy(np.ascontiguousarray(faces)).split(_BATCH)]
+            parts = [self(part) for part in torch.from_numpy(np.ascontiguousarray(faces)).split(_BATCH)]  # type: ignore[no-untyped-call]
         found: NDArray[np.float32] = torch.cat(parts).numpy()
         return found
 

@@ -4,10 +4,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,16 +15,19 @@ import torch
 from safetensors.torch import load_file
 
 from data.faces import Faces, Split
-from model import needs, optimizers, packing
+from model import needs
 from model.artifacts import write_artifacts
 from model.augmentation import AUGMENTATIONS, Augmentation
 from model.checkpoint import CheckpointFolder, Payload
 from model.device import choose
 from model.evaluation import accuracy, macro_f1
+from model.exported import Classifier, Preparation
+from model.forecast import Forecast
 from model.hyperparameters import Hyperparameters, missing_names, unknown_names
-from model.network import EmotionCNN, build_network
+from model.network import EmotionCNN
 from model.progress import Progress, restore, snapshot
-from model.steps import DeviceFaces, Stop, TrainingState, make_steps
+from model.state import fresh_network, fresh_state
+from model.steps import DeviceFaces, Stop, TrainingState
 from model.training import train_epochs, validate
 
 log = logging.getLogger(__name__)
@@ -211,14 +213,56 @@ class FaceTrainer:
         """
         if split not in self.faces.splits:
             raise ValueError(f"the data have no split {split!r}, only {', '.join(self.faces.splits)}")
-        weights = load_file(Path(workdir) / "weights" / "best.safetensors")
-        network = self._network(0.0, seed=0, masks=None)
-        network.load_state_dict(weights)
-        figures = validate(network, self._on_device(split), self.compute, never)
+        figures = validate(self._best_network(workdir), self._on_device(split), self.compute, never)
         if figures is None:
             raise AssertionError("an evaluation that is never stopped has figures")
         loss, confusion = figures
         return {"loss": loss, "accuracy": accuracy(confusion), "macro_f1": macro_f1(confusion)}
+
+    def export(self, workdir: Path, path: Path) -> None:
+        """Write the trial's best network with its preparation of faces: `.safetensors`, or `.onnx` (`model.onnx`).
+
+        Raises:
+            ValueError: another kind of file, or the ONNX file's outputs differ from the network's.
+            FileNotFoundError: the trial has left no weights.
+            ModuleNotFoundError: an extra is missing that ONNX needs.
+        """
+        classifier = self._classifier(workdir)
+        if path.suffix == ".onnx":
+            from model.onnx import write_onnx
+
+            write_onnx(classifier, path)
+        elif path.suffix == ".safetensors":
+            classifier.save(path)
+        else:
+            raise ValueError(f"{path}: need a name that ends in .safetensors or .onnx")
+
+    def review(self, workdir: Path) -> list[dict[str, Any]]:
+        """What the trial's best network gets right and wrong, and what its data are worth: sections of a report.
+
+        Returns:
+            Mappings of `title`, `text`, `columns`, `rows` and `pictures` (names of files in `workdir/review`).
+
+        Raises:
+            FileNotFoundError: the trial has left no weights.
+        """
+        from model.review import review  # matplotlib: training needs none of it
+
+        return review(self._classifier(workdir), self.faces, Path(workdir) / "review")
+
+    def _classifier(self, workdir: Path) -> Classifier:
+        network = self._best_network(workdir).to("cpu")
+        told = Path(workdir) / "artifacts" / "hyperparameters.json"
+        facts = {"data_digest": self.faces.identity, "hyperparameters": json.loads(told.read_text())}
+        preparation = Preparation(
+            self.pool_stride, self.faces.image_size, self._mean, self._std, self.faces.class_names, facts
+        )
+        return Classifier(network, preparation)
+
+    def _best_network(self, workdir: Path) -> EmotionCNN:
+        network = fresh_network(0.0, 0, self.pool_stride, self.faces.image_size, self.compute, masks=None)
+        network.load_state_dict(load_file(Path(workdir) / "weights" / "best.safetensors"))
+        return network
 
     def check(self, params: Mapping[str, Any]) -> None:
         """Refuse, before any work, params that can't be trained with.
@@ -260,27 +304,7 @@ class FaceTrainer:
         Returns:
             `epoch_seconds`, `memory` (bytes), `checkpoint` (bytes), each the least and the most.
         """
-        of = [Hyperparameters(**params) for params in candidates]
-        seconds = sorted(self._epoch_seconds(one) for one in needs.cheapest_and_dearest(of))
-        if self.stop():
-            return {}
-        memory = [self._needs.whole(one) for one in of]
-        sizes = [self._needs.checkpoint(one) for one in of]
-        return {
-            "epoch_seconds": (seconds[0], seconds[-1]),
-            "memory": (min(memory), min(max(memory), self._needs.memory)),
-            "checkpoint": (float(min(sizes)), float(max(sizes))),
-        }
-
-    def _epoch_seconds(self, hyperparameters: Hyperparameters) -> float:
-        n_images = min(hyperparameters.batch_size, len(self._training.labels))
-        if self.compute.device.type == "cpu":  # there a step on many images takes as much longer
-            n_images = min(n_images, 16)
-        one = replace(hyperparameters, batch_size=n_images)
-        steps = make_steps(self._fresh(one, seed=0), self._training, one, self.compute, self._needs.n_parts(one))
-        # Validation is a forward pass: about a third of a step.
-        n_all = len(self._training.labels) + len(self._validation.labels) / 3
-        return needs.step_seconds(steps, n_images, self.stop) / n_images * n_all
+        return self._forecast().estimate([Hyperparameters(**params) for params in candidates])
 
     def side_by_side(self, candidates: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, float]]:
         """Numbers of trials at a time, 1, 2, 4 and so on, and how many images those train in a second all together.
@@ -288,32 +312,18 @@ class FaceTrainer:
         Measured as it is asked for, with the params of middling batch size; they share this trainer's threads. Nothing
         where there is too little for two: of two cores, two trials made 1.2 times of what one did.
         """
-        of = sorted((Hyperparameters(**params) for params in candidates), key=lambda one: one.batch_size)
-        memory = max(self._needs.whole(one) for one in of)
-        most = packing.MOST if self.compute.device.type == "cuda" else self.threads // 2
-        most = min(most, packing.MOST, int(self._needs.memory / memory))
-        n = 1
-        while 1 < most >= n:
-            make = partial(self._some_steps, of[len(of) // 2], self.threads // n)
-            yield n, packing.images_per_second([make] * n, self.stop)
-            torch.set_num_threads(self.threads)  # process-wide, though set in threads
-            n *= 2
+        return self._forecast().side_by_side([Hyperparameters(**params) for params in candidates])
 
-    def _some_steps(self, hyperparameters: Hyperparameters, threads: int) -> Callable[[], int]:
-        """Steps to be timed: on a CPU one, on few images; on a GPU so many that it is not the launches' queue."""
-        on_gpu = self.compute.device.type == "cuda"
-        size = hyperparameters.batch_size if on_gpu else min(hyperparameters.batch_size, 32)
-        n_images = min(size * (60 if on_gpu else 1), len(self._training.labels))
-        one = replace(hyperparameters, batch_size=min(size, n_images))
-        torch.set_num_threads(threads)
-        steps = make_steps(self._fresh(one, seed=0), self._training, one, self.compute.beside())
-        order = torch.arange(n_images)
-
-        def train() -> int:
-            steps.epoch(order, self.stop)
-            return n_images
-
-        return train
+    def _forecast(self) -> Forecast:
+        return Forecast(
+            fresh=self._fresh,
+            faces=self._training,
+            n_validation=len(self._validation.labels),
+            compute=self.compute,
+            needs=self._needs,
+            threads=self.threads,
+            stop=self.stop,
+        )
 
     def _n_parts(self, hyperparameters: Hyperparameters) -> int:
         """Into how many parts a batch is split; where it is, that is said."""
@@ -326,31 +336,8 @@ class FaceTrainer:
             )  # fmt: skip
         return found
 
-    def _network(self, dropout: float, *, seed: int, masks: torch.Generator | None) -> EmotionCNN:
-        network = build_network(
-            dropout=dropout,
-            pool_stride=self.pool_stride,
-            image_size=self.faces.image_size,
-            weights=torch.Generator().manual_seed(stream_seed(seed, "weights")),
-            masks=masks,
-        )
-        return network.to(self.compute.device, memory_format=self.compute.memory_format)  # type: ignore[call-overload,no-any-return]
-
     def _fresh(self, hyperparameters: Hyperparameters, seed: int) -> TrainingState:
-        masks = self.compute.generator(stream_seed(seed, "dropout"))
-        network = self._network(hyperparameters.dropout, seed=seed, masks=masks)
-        kind = optimizers.OPTIMIZERS[hyperparameters.optimizer]
-        return TrainingState(
-            network=network,
-            optimizer=kind.make(
-                network.parameters(),
-                hyperparameters.learning_rate,
-                hyperparameters.weight_decay,
-                captured=self.compute.captures,
-            ),
-            shuffling=torch.Generator().manual_seed(stream_seed(seed, "shuffling")),
-            masks=masks,
-        )
+        return fresh_state(hyperparameters, seed, self.pool_stride, self.faces.image_size, self.compute)
 
     def _resume(
         self, checkpoints: CheckpointFolder, fingerprint: str, state: TrainingState, progress: Progress
@@ -389,8 +376,3 @@ class FaceTrainer:
             mean=self._mean,
             std=self._std,
         )
-
-
-def stream_seed(seed: int, stream: str) -> int:
-    """The seed of one named stream of a trial's randomness, in [0, 2^63)."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8], "little") >> 1

@@ -1,0 +1,240 @@
+"""`python -m hpo.confirm --study fer`: train the best configurations anew on fresh seeds, and say which is best.
+
+The trainings are ordinary trials of a sibling study, `fer-confirm`: they resume, and the same command goes on. Then the
+winner's test split is looked at, once, and its best network becomes the study's champion.
+"""
+
+import argparse
+import logging
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpo.errors import HpoError, UserError
+from hpo.loading import load_spec
+from hpo.options import add_places, ended, whole
+from hpo.spec import StudySpec, Trainer
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from rich.table import Table
+
+    from hpo.confirmation import Confirmation, Retrained, Test
+
+TOP, SEEDS, MOST = 5, 5, 100
+TESTS = "hpo.tests"
+"""The attribute of the study that confirms which keeps every look at the test split."""
+
+log = logging.getLogger("hpo")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit code."""
+    options = parser().parse_args(arguments)
+
+    def body() -> int:
+        options.trials, options.confirm = None, False
+        return confirm(load_spec(options.study), options, options.top, options.seeds)
+
+    return ended(body, options.verbose)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    found = argparse.ArgumentParser(
+        prog="python -m hpo.confirm",
+        description="Train a study's best configurations, and its baseline, anew on fresh seeds; say which is best, "
+        "and how sure that is. The same command goes on with what was interrupted.",
+        epilog="exit codes: as of hpo.run",
+    )
+    add = found.add_argument
+    add("--study", required=True, help="a study that has trials: its name, or its .py file")
+    add("--top", type=whole(MOST), default=TOP, metavar="K", help=f"how many of the best configurations [{TOP}]")
+    add("--seeds", type=whole(MOST), default=SEEDS, metavar="S", help=f"on how many seeds each [{SEEDS}]")
+    add_places(found)
+    add("--data", metavar="PATH", help="the data set [FER2013_DIR, else ./datasets]")
+    add("--device", metavar="D", help="cuda, cuda:1, mps or cpu [the best there is]")
+    add("--timeout", type=float, metavar="S", help="stop after S seconds; the same command goes on")
+    add("--workers", type=whole(256), metavar="N", help="worker processes on this machine [1]")
+    add("--workers-per-device", type=whole(256), metavar="K", help="trials at a time in each worker")
+    add("--force", action="store_true", help="let the winner replace a better champion")
+    add("-v", "--verbose", action="store_true", help="say more")
+    return found
+
+
+def confirm_at_end(spec: StudySpec, options: Namespace) -> int:
+    """What `hpo.run --confirm` does when its search is done; nothing where that was only interrupted in time."""
+    from hpo.plan import affordable, less_kept
+    from hpo.storage import existing_store, load_study
+
+    study = load_study(existing_store(options.storage), spec.name)
+    trials = study.get_trials(deepcopy=False)
+    if "hpo.over" not in study.user_attrs:
+        sys.stdout.write(f"study {less_kept(spec).name} is not done: it is confirmed when it is\n")
+        return 0
+    top, seeds = affordable(spec, trials)
+    options.trials, options.confirm, options.force = None, False, False
+    return confirm(spec, options, top, seeds)
+
+
+def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
+    """Confirm a study; gives the exit code.
+
+    Args:
+        spec: of the study.
+        options: as `hpo.run`'s, and `force`.
+        top: how many of the best configurations.
+        n_seeds: on how many seeds each.
+
+    Raises:
+        HpoError: no such study, no trial with a value, or what `run_study` raises.
+    """
+    from hpo.conduct import run_study
+    from hpo.plan import chosen, results, sibling, sibling_name
+    from hpo.storage import existing_store, load_study, study_names
+
+    store, beside = existing_store(options.storage), sibling_name(spec.name)
+    trials = load_study(store, spec.name).get_trials(deepcopy=False)
+    before = load_study(store, beside).get_trials(deepcopy=False) if beside in study_names(store) else ()
+    plan = chosen(spec, trials, before, top=top, n_seeds=n_seeds)
+    if plan is None:
+        raise UserError(f"study {spec.name!r} has no trial with a value yet; python -m hpo.run --study {options.study}")
+    say = sys.stdout.write
+    if plan.baseline is None:
+        say("there is no baseline: the study enqueues nothing, or has not tried it\n")
+    n = len(plan.configurations)
+    say(f"confirming {n} configuration{'s'[: n != 1]} of {spec.name} on {n_seeds} seed{'s'[: n_seeds != 1]} each\n")
+    if code := run_study(sibling(spec, plan), options, plan):
+        return code
+    found, lost = results(plan, load_study(store, beside).get_trials(deepcopy=False))
+    for words in lost:
+        say(f"left out: {words}\n")
+    if len(found) + len(lost) < n:
+        return 0  # out of time: the same command goes on
+    if not found:
+        raise HpoError(f"no configuration of {spec.name!r} came through on all of {n_seeds} seeds")
+    return _conclude(spec, options, found)
+
+
+def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]") -> int:
+    """Look at the test split, keep what was found, say it, and let the winner be champion; gives the exit code."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from hpo import confirmation
+    from hpo.conduct import OUTBOX
+    from hpo.export import trainer_of
+    from hpo.outbox import open_outbox
+    from hpo.plan import sibling_name
+    from hpo.storage import existing_store, load_study
+    from hpo.tracked import describe_study, log_confirmation
+
+    store = existing_store(options.storage)
+    of, beside = load_study(store, spec.name), load_study(store, sibling_name(spec.name))
+    folder = Path(options.workdir) / beside.study_name
+    said = confirmation.confirmed(found, study=spec.name, metric=spec.metric, direction=spec.direction)
+    trainer = trainer_of(spec, options)
+    said = replace(said, test=test_of(said, beside, trainer, folder))
+    file = confirmation.write(said, folder)
+    outboxes = [open_outbox(Path(OUTBOX), study.user_attrs["hpo.study_id"]) for study in (of, beside)]
+    for outbox in outboxes:
+        log_confirmation(outbox, said, file)
+    describe_study(outboxes[0], spec, of.get_trials(deepcopy=False), Path(options.workdir) / spec.name, "confirmed")
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    console.print(table(said))
+    for words in confirmation.sentences(said):
+        console.print(words, soft_wrap=True)
+    for words in _champion(spec, options, trainer):
+        console.print(words, soft_wrap=True)
+    return 0
+
+
+def _champion(spec: StudySpec, options: Namespace, trainer: Trainer) -> Iterator[str]:
+    """Export the winner's best network, and register it."""
+    from hpo.export import best_of, exported, registered
+
+    workdir = Path(options.workdir)
+    best = best_of(spec, options.storage, workdir)
+    file = workdir / best.study / "champion.safetensors"
+    if not exported(trainer, workdir / best.study / str(best.number), file):
+        yield "the trainer exports no network: there is no champion"
+        return
+    yield f"the winner's best network: {file}"
+    yield registered(spec, options, best, trainer, file)
+
+
+def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Path) -> "Test | None":
+    """The winner's networks on the test split: looked at once, and kept with the study that confirms.
+
+    Args:
+        said: what was confirmed.
+        beside: the study that confirms.
+        trainer: scores them.
+        folder: of that study's trials.
+
+    Returns:
+        None where the data have no such split, which is said.
+    """
+    from hpo.confirmation import Test, estimate, share_interval, test_from
+    from hpo.resume import description_of
+
+    looks = beside.user_attrs.get(TESTS, [])
+    known = next((look for look in looks if look["trials"] == list(said.best.trials)), None)
+    if known is not None:
+        return test_from(known["test"])
+    metric = said.metric.removeprefix("val_")
+    try:
+        scores = [trainer.evaluate(folder / str(number), "test") for number in said.best.trials]
+    except (ValueError, KeyError) as error:
+        sys.stdout.write(f"study {said.study} has no test split ({error}): it can only validate\n")
+        return None
+    if missing := [score for score in scores if metric not in score]:
+        sys.stdout.write(f"evaluate gives no {metric!r}, only {', '.join(missing[0])}: there is no test score\n")
+        return None
+    values = tuple(float(score[metric]) for score in scores)
+    champion = values[said.best.trials.index(said.champion)]
+    counts = dict(description_of(trainer).get("dataset", {})).get("counts", {}).get("test")
+    n_images = sum(counts) if counts else None
+    low, high = share_interval(champion, n_images) if n_images and metric == "accuracy" else (None, None)
+    test = Test(
+        metric=metric,
+        values=values,
+        estimate=estimate(values),
+        champion=champion,
+        champion_low=low,
+        champion_high=high,
+        n_images=n_images,
+        scorings=len(looks) + 1,
+    )
+    beside.set_user_attr(TESTS, [*looks, {"trials": list(said.best.trials), "test": asdict(test)}])
+    return test
+
+
+def table(said: "Confirmation") -> "Table":
+    """The configurations, best first."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    from hpo.display import short
+
+    names = list(dict.fromkeys(name for one in said.configurations for name in one.params))
+    found = Table(box=SIMPLE, title=f"{said.metric} on {said.n_seeds} fresh seeds", title_justify="left")
+    for column in ("trial", "mean", "std", "95 % interval", "search saw", *names):
+        found.add_column(column, justify="right", overflow="fold")
+    for one in said.configurations:
+        interval = f"{one.estimate.low:.4f} to {one.estimate.high:.4f}" if said.n_seeds > 1 else "-"
+        searched = "-" if one.searched is None else f"{one.searched:.4f}"
+        row = [f"{one.trial}{' (baseline)' if one.is_baseline else ''}", f"{one.estimate.mean:.4f}"]
+        row += [f"{one.estimate.std:.4f}", interval, searched]
+        found.add_row(*row, *(short(one.params.get(name, "")) for name in names))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

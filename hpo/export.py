@@ -1,0 +1,232 @@
+"""`python -m hpo.export --study fer --onnx out.onnx`: a study's best network as a file, or as its champion.
+
+The best is the confirmed winner; before there is one, the best trial of the search, marked as unconfirmed.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import UserError
+from hpo.loading import load_spec
+from hpo.options import add_places, ended, tracking_uri
+from hpo.spec import Context, StudySpec, Trainer
+
+log = logging.getLogger("hpo")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit code."""
+    options = parser().parse_args(arguments)
+    return ended(lambda: export(load_spec(options.study), options), options.verbose)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    found = argparse.ArgumentParser(
+        prog="python -m hpo.export",
+        description="Write the best network of a study: the confirmed winner's, or else the best trial's, unconfirmed.",
+    )
+    add = found.add_argument
+    add("--study", required=True, help="a study that has trials: its name, or its .py file")
+    add("--onnx", type=Path, metavar="FILE", help="an ONNX file, checked against PyTorch's outputs")
+    add("--file", type=Path, metavar="FILE", help="a .safetensors file, as model.recognize takes it")
+    add("--register", action="store_true", help="make it the champion: an MLflow model of the study's name")
+    add("--force", action="store_true", help="let it replace a better champion")
+    add_places(found)
+    add("--data", metavar="PATH", help="the data set, whose mean and spread belong to the network [FER2013_DIR]")
+    add("--device", metavar="D", help="cuda, cuda:1, mps or cpu [the best there is]")
+    add("-v", "--verbose", action="store_true", help="say more")
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The trial whose network is the best of a study.
+
+    Attributes:
+        study: that it belongs to: the study, or the one that confirms it.
+        number: of the trial.
+        params: that it was trained with.
+        value: the confirmed mean, or what the search saw.
+        confirmed: whether it was confirmed.
+        figures: what its test split gave.
+    """
+
+    study: str
+    number: int
+    params: Mapping[str, Any]
+    value: float
+    confirmed: bool
+    figures: Mapping[str, float]
+
+
+def export(spec: StudySpec, options: Namespace) -> int:
+    """Write what is asked for; gives the exit code.
+
+    Raises:
+        UserError: nothing is asked for, no such study, no trial with a value or with weights, no extra.
+    """
+    files = [file for file in (options.onnx, options.file) if file is not None]
+    if not files and not options.register:
+        raise UserError("nothing to do: give --onnx FILE, --file FILE or --register")
+    for file, suffix in ((options.onnx, ".onnx"), (options.file, ".safetensors")):
+        if file is not None and file.suffix != suffix:
+            raise UserError(f"{file}: need a name that ends in {suffix}")
+        if file is not None and not file.absolute().parent.is_dir():
+            raise UserError(f"{file}: the folder {file.absolute().parent} is not there")
+    workdir = Path(options.workdir)
+    best = best_of(spec, options.storage, workdir)
+    say = sys.stdout.write
+    what = f"trial {best.number} of {best.study}"
+    say(f"{what}, {spec.metric} {best.value:.4f}, {'confirmed' if best.confirmed else 'not confirmed'}\n")
+    trainer = trainer_of(spec, options)
+    folder = workdir / best.study / str(best.number)
+    for file in files:
+        if not exported(trainer, folder, file):
+            raise UserError(f"the trainer of study {spec.name!r} exports no network")
+        say(f"{file}: written\n")
+    if options.register:
+        file = folder / "champion.safetensors"
+        if not exported(trainer, folder, file):
+            raise UserError(f"the trainer of study {spec.name!r} exports no network")
+        say(f"{registered(spec, options, best, trainer, file)}\n")
+    return 0
+
+
+def best_of(spec: StudySpec, storage: str, workdir: Path) -> Best:
+    """The confirmed winner's best network; before there is one, the best trial of the search.
+
+    Raises:
+        UserError: there is no such store or study, or none of its trials has a value.
+    """
+    from hpo.confirmation import read
+    from hpo.plan import sibling_name
+    from hpo.schedulers.protocol import params_of
+    from hpo.storage import existing_store, load_study
+    from hpo.tracked import ranking
+
+    trials = load_study(existing_store(storage), spec.name).get_trials(deepcopy=False)
+    beside = sibling_name(spec.name)
+    if (said := read(workdir / beside)) is not None:
+        winner = said.best
+        return Best(
+            study=beside,
+            number=said.champion,
+            params=winner.params,
+            value=winner.estimate.mean,
+            confirmed=True,
+            figures={} if said.test is None else {f"test_{said.test.metric}": said.test.champion},
+        )
+    ranked = ranking(spec, trials)
+    if not ranked:
+        raise UserError(f"study {spec.name!r} has no trial with a value yet")
+    best = ranked[0]
+    return Best(
+        study=spec.name,
+        number=best.number,
+        params=params_of(best),
+        value=best.value or 0.0,
+        confirmed=False,
+        figures={},
+    )
+
+
+def trainer_of(spec: StudySpec, options: Namespace) -> Trainer:
+    """A trainer of the study, in this process.
+
+    Raises:
+        UserError: `prepare` raises.
+    """
+    context = Context(device=options.device, data=options.data, threads=os.cpu_count() or 1, stop=lambda: False)
+    try:
+        return spec.prepare(context)
+    except UserError:
+        raise
+    except Exception as error:  # the user's code
+        log.debug("prepare raised", exc_info=True)
+        raise UserError(f"prepare of study {spec.name!r} raises {type(error).__name__}: {error}") from error
+
+
+def exported(trainer: Trainer, folder: Path, file: Path) -> bool:
+    """Let a trainer write a trial's best network; false where it can't write any.
+
+    Args:
+        trainer: of the study.
+        folder: of the trial.
+        file: to be written; its suffix says what kind.
+
+    Raises:
+        UserError: the trial has no weights, an extra is missing, or the file would not be right.
+    """
+    write = getattr(trainer, "export", None)
+    if write is None:
+        return False
+    try:
+        write(folder, file)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{file}: needs {error.name}; pip install 'fer-hpo[{file.suffix[1:]}]'") from None
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename or folder}: the trial's weights are not there any more") from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return True
+
+
+def registered(spec: StudySpec, options: Namespace, best: Best, trainer: Trainer, file: Path) -> str:
+    """Make a network the study's champion, unless a better one is; gives what was done, in a sentence.
+
+    Args:
+        spec: of the study.
+        options: where things are, and `force`.
+        best: whose network it is.
+        trainer: describes the data.
+        file: the network.
+
+    Raises:
+        UserError: MLflow is not reached.
+    """
+    from hpo.champion import Contender, register
+    from hpo.conduct import OUTBOX
+    from hpo.delivery import deliver_all
+    from hpo.outbox import open_outbox
+    from hpo.resume import description_of
+    from hpo.storage import existing_store, load_study
+
+    uri, store = tracking_uri(options.tracking_uri), existing_store(options.storage)
+    run_id = None
+    for name in dict.fromkeys((spec.name, best.study)):
+        study_id = load_study(store, name).user_attrs["hpo.study_id"]
+        outbox = open_outbox(Path(OUTBOX), study_id)
+        problem = deliver_all(uri, Path(OUTBOX), outbox, name, study_id)
+        run_id = outbox.run_id(str(best.number))
+    if run_id is None or problem is not None:
+        why = problem or "the trial has no run"
+        return f"MLflow at {uri} is not reached ({why}): the same command delivers, and makes the champion"
+    return register(
+        Contender(
+            study=spec.name,
+            run_id=run_id,
+            trial=f"{best.study} #{best.number}",
+            params=best.params,
+            metric=spec.metric,
+            direction=spec.direction,
+            value=best.value,
+            confirmed=best.confirmed,
+            description=description_of(trainer),
+            figures=best.figures,
+            file=file,
+        ),
+        uri,
+        force=options.force,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

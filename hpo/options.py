@@ -1,0 +1,206 @@
+"""What the smaller commands share: the flags that say where, what their values may be, how a command ends."""
+
+import argparse
+import json
+import logging
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full
+
+if TYPE_CHECKING:  # optuna takes half a second to import, and `--help` needs none of it
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+
+    from hpo.spec import StudySpec
+
+log = logging.getLogger("hpo")
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where a study lies, as `hpo.run` has them."""
+    add_storage(parser)
+    parser.add_argument("--workdir", default="trials", metavar="DIR", help="folder of the trials' files [./trials]")
+    add_tracking(parser)
+
+
+def add_storage(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that says where the Optuna store is."""
+    words = "the Optuna store [sqlite:///hpo.db]"
+    parser.add_argument("--storage", default="sqlite:///hpo.db", metavar="URL", help=words)
+
+
+def add_tracking(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that says where MLflow is."""
+    words = "MLflow [MLFLOW_TRACKING_URI, else sqlite:///mlflow.db]"
+    parser.add_argument("--tracking-uri", metavar="URI", help=words)
+
+
+def tracking_uri(given: str | None) -> str:
+    """Where MLflow is: as the flag says, or the environment, or in the working folder."""
+    from hpo.tracked import DEFAULT_URI
+
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def study_name(study: str) -> str:
+    """The name of a study that is given as in `hpo.run`: a name, or the path of a `.py` file that declares it.
+
+    Raises:
+        UserError: there is no such file, or it has faults.
+    """
+    from hpo.loading import known_studies, load_spec
+
+    return load_spec(study).name if study.endswith(".py") or study in known_studies() else study
+
+
+def ended(body: Callable[[], int], verbose: bool = False) -> int:  # noqa: FBT001, FBT002  a flag as it was given
+    """Run a command's body; gives its exit code. What can't be done is a line, never a traceback."""
+    os.umask(0o077)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    log.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    for name in ("optuna", "mlflow", "alembic", "filelock", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        return body()
+    except HpoError as error:
+        log.debug("%s", error, exc_info=True)
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except OSError as error:
+        log.debug("%s", error, exc_info=True)
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"{where}{error.strerror or error}\n")
+        return DiskFullError.exit_code if disk_is_full(error) else UserError.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def size_of(folder: Path) -> int:
+    """Bytes that all files below a folder take; one file of two names counts once."""
+    return sum(status.st_size for status, _ in _files([folder]))
+
+
+def freed_with(folders: Iterable[Path]) -> int:
+    """Bytes that are free when these folders are gone; a file that has another name elsewhere stays."""
+    return sum(status.st_size for status, n_names in _files(folders) if n_names == status.st_nlink)
+
+
+def _files(folders: Iterable[Path]) -> list[tuple[os.stat_result, int]]:
+    """The files below some folders, each with how many names it has there. What vanishes meanwhile is none."""
+    found: dict[tuple[int, int], tuple[os.stat_result, int]] = {}
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        try:
+            status = path.lstat()
+        except OSError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            _, n_names = found.get((status.st_dev, status.st_ino), (status, 0))
+            found[status.st_dev, status.st_ino] = (status, n_names + 1)
+    return list(found.values())
+
+
+def bytes_in_words(n: float) -> str:
+    """A size as a person says it: `512 B`, `1.5 kB`, `2.3 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+def whole(most: int) -> Callable[[str], int]:
+    """A flag's type: a whole number from 1 to `most`."""
+    from hpo.spec import outside
+
+    def read(text: str) -> int:
+        value = int(text) if text.strip().lstrip("+-").isdecimal() else text
+        if fault := outside(value, 1, most):
+            raise argparse.ArgumentTypeError(fault)
+        return int(value)
+
+    return read
+
+
+def read_configurations(file: Path) -> list[dict[str, Any]]:
+    """The configurations of a JSON file: one mapping, or a list of them.
+
+    Raises:
+        UserError: it is not there, is not JSON, or holds something else.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or error}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}:{error.lineno}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, or NaN
+        raise UserError(f"{file}: not JSON: {error}") from None
+    configurations = found if isinstance(found, list) else [found]
+    if not configurations or not all(isinstance(c, dict) and c for c in configurations):
+        raise UserError(f"{file}: need a mapping of params, or a list of them, got {json.dumps(found):.80}")
+    return configurations
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no value")
+
+
+def check_configurations(
+    spec: "StudySpec", study: "Study", configurations: Sequence[Mapping[str, Any]], file: str
+) -> None:
+    """Refuse what is not in a study's space.
+
+    Raises:
+        UserError: the message names the file, and which configuration of it.
+    """
+    from hpo import space
+    from hpo.notebook import FACTS
+    from hpo.resume import check_params
+
+    before = study.user_attrs.get(FACTS, {}).get("space")
+    if before is not None and (changed := space.changes(before, space.distributions(spec.suggest))):
+        raise UserError(f"study {spec.name!r} was made with another search space: {'; '.join(changed)}")
+    kinds = _kinds(spec)
+    for position, params in enumerate(configurations):
+        for name, value in params.items():
+            if name in kinds and (need := _misfit(kinds[name], value)):
+                raise UserError(f"{file}[{position}]: {name} must be {need}, got {json.dumps(value):.60}")
+    try:
+        check_params(replace(spec, enqueue=tuple(configurations)), _Unchecked())  # type: ignore[arg-type]
+    except UserError as error:
+        raise UserError(str(error).replace("enqueue[", f"{file}[", 1)) from None
+
+
+class _Unchecked:
+    """Stands for a trainer: what only the real one can refuse is refused when it is trained."""
+
+
+def _kinds(spec: "StudySpec") -> "dict[str, list[BaseDistribution]]":
+    """Every distribution that a name may be suggested from."""
+    from hpo import space
+
+    found: dict[str, list[BaseDistribution]] = {}
+    for branch in space.walk(spec.suggest):
+        for name, distribution in branch.distributions.items():
+            found.setdefault(name, []).append(distribution)
+    return found
+
+
+def _misfit(distributions: "Sequence[BaseDistribution]", value: Any) -> str | None:
+    """What a value must be to be of these distributions' kind, in words; None where it is. Optuna takes "1" for 1."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    choices = [c for d in distributions if isinstance(d, CategoricalDistribution) for c in d.choices]
+    if choices:
+        same = any(type(c) is type(value) and c == value for c in choices)
+        return None if same else f"one of {json.dumps(list(dict.fromkeys(choices)))[1:-1]}"
+    if all(isinstance(d, IntDistribution) for d in distributions):
+        return None if is_number and isinstance(value, int) else "a whole number"
+    return None if is_number else "a number"

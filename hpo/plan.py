@@ -1,0 +1,221 @@
+"""What a confirmation trains: which configurations on how many seeds, as a study beside the one that is confirmed."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.confirmation import Retrained
+from hpo.schedulers.proposals import ENQUEUED, fixed_start
+from hpo.schedulers.protocol import SECONDS, Continue, Decision, History, params_of, within_budget
+from hpo.seeds import configuration_key, derived_seed
+from hpo.spec import MAX_TRIALS, StudySpec
+from hpo.tracked import ranking
+
+KEPT = 0.15
+"""The share of a search's budget that `hpo.run --confirm` keeps for its confirmation."""
+CONFIGURATION, SEED = "configuration", "seed"
+MAX_SEEDS = 1_000
+_SIZES = ((2, 2), (2, 3), (3, 3), (3, 4), (4, 4), (4, 5), (5, 5))
+"""Configurations on seeds, as they grow with what is kept for them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be trained anew.
+
+    Attributes:
+        configurations: params by the number of the trial of the search that had them, best first.
+        searched: the values that the search saw of them; None for one that has none.
+        baseline: number of the trial that had the first enqueued configuration; None where there is none.
+        n_seeds: on how many seeds each.
+        n_trials: the sibling study's budget: what it has already, and what is to come.
+    """
+
+    configurations: Mapping[int, Mapping[str, Any]]
+    searched: Mapping[int, float | None]
+    baseline: int | None
+    n_seeds: int
+    n_trials: int
+
+    def pairs(self) -> Iterator[dict[str, int]]:
+        """What is trained, in order: every configuration on the first seed, then on the next."""
+        for seed in range(self.n_seeds):
+            for number in self.configurations:
+                yield {CONFIGURATION: number, SEED: seed}
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+
+def plan_from_json(text: str) -> Plan:
+    """What `Plan.to_json` gave."""
+    found = json.loads(text)
+    for name in ("configurations", "searched"):
+        found[name] = {int(number): value for number, value in found[name].items()}
+    return Plan(**found)
+
+
+def sibling_name(study: str) -> str:
+    """The name of the study that confirms another."""
+    return f"{study}-confirm"
+
+
+def sibling(spec: StudySpec, plan: Plan) -> StudySpec:
+    """The study that trains a plan: its trials suggest a configuration's number and a seed's.
+
+    Trials with the same number of the seed share their seed, so that configurations are compared in pairs; none of them
+    is a seed of the search.
+    """
+    some = next(iter(plan.configurations.values()))
+
+    def suggest(trial: Any) -> Mapping[str, Any]:
+        number = trial.suggest_int(CONFIGURATION, 0, MAX_TRIALS)
+        trial.suggest_int(SEED, 0, MAX_SEEDS - 1)
+        return plan.configurations.get(number, some)
+
+    return replace(
+        spec,
+        name=sibling_name(spec.name),
+        suggest=suggest,
+        n_trials=plan.n_trials,
+        timeout_seconds=None,
+        n_epochs=None,
+        sampler="random",
+        pruner="none",
+        scheduler=Given,
+        enqueue=tuple(plan.pairs()),
+        seed=derived_seed(spec.seed, 0, "confirmation"),
+        seed_by=SEED,
+        keep_weights=plan.n_trials,
+        checkpoint_bytes=None,
+        reuse_epochs=False,
+        summarize=None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A scheduler: what is enqueued, each to its end, and nothing else."""
+
+    spec: StudySpec
+
+    def decide(self, history: History) -> Decision:
+        """Start the next one."""
+        if history.paused:
+            return within_budget(Continue(min(history.paused)), history)
+        started = fixed_start(self.spec, history)
+        if started is None:
+            return history.ended("every configuration is trained on every seed")
+        return within_budget(started, history)
+
+
+def chosen(
+    spec: StudySpec, trials: Sequence[FrozenTrial], retrained: Sequence[FrozenTrial], *, top: int, n_seeds: int
+) -> Plan | None:
+    """The best distinct configurations of a search, and its baseline.
+
+    Args:
+        spec: of the search.
+        trials: of the search.
+        retrained: of the sibling study, so far.
+        top: how many of the best.
+        n_seeds: on how many seeds.
+
+    Returns:
+        None where no trial of the search has a value.
+    """
+    best: dict[str, FrozenTrial] = {}
+    for trial in ranking(spec, trials):
+        best.setdefault(_key(trial), trial)
+    found = list(best.values())[:top]
+    if not found:
+        return None
+    baseline = next((t for t in trials if spec.enqueue and t.user_attrs.get(ENQUEUED) == dict(spec.enqueue[0])), None)
+    if baseline is not None:
+        twin = next((t for t in found if _key(t) == _key(baseline)), None)
+        if twin is None:
+            found.append(baseline)
+        baseline = twin or baseline
+    plan = Plan(
+        configurations={t.number: params_of(t) for t in found},
+        searched={t.number: t.value for t in found},
+        baseline=None if baseline is None else baseline.number,
+        n_seeds=n_seeds,
+        n_trials=1,
+    )
+    tried = [t.user_attrs.get(ENQUEUED) for t in retrained]
+    counted = sum(t.state != TrialState.FAIL for t in retrained)
+    return replace(plan, n_trials=max(1, counted + sum(pair not in tried for pair in plan.pairs())))
+
+
+def _key(trial: FrozenTrial) -> str:
+    params = params_of(trial)
+    return f"{configuration_key(params)} {params.get('epochs')}"
+
+
+def results(plan: Plan, retrained: Sequence[FrozenTrial]) -> tuple[list[Retrained], list[str]]:
+    """What a plan's trials came to; and which configurations did not come through, with the reason.
+
+    Args:
+        plan: that was trained.
+        retrained: trials of the sibling study.
+    """
+    ended = {
+        (t.params[CONFIGURATION], t.params[SEED]): t for t in retrained if {CONFIGURATION, SEED} <= t.params.keys()
+    }
+    found, lost = [], []
+    for number, params in plan.configurations.items():
+        trials = [ended.get((number, seed)) for seed in range(plan.n_seeds)]
+        done = [t for t in trials if t is not None and t.state == TrialState.COMPLETE and t.value is not None]
+        if len(done) == plan.n_seeds:
+            found.append(
+                Retrained(
+                    trial=number,
+                    params=params,
+                    is_baseline=number == plan.baseline,
+                    searched=plan.searched[number],
+                    trials=tuple(t.number for t in done),
+                    values=tuple(float(t.value or 0.0) for t in done),
+                )
+            )
+            continue
+        failed = next((t for t in trials if t is not None and t.state in {TrialState.FAIL, TrialState.PRUNED}), None)
+        if failed is not None:
+            reason = str(failed.user_attrs.get("hpo.reason", failed.state.name)).splitlines()[0]
+            lost.append(f"the configuration of trial {number} on seed {failed.params[SEED]}: {reason}")
+    return found, lost
+
+
+def affordable(spec: StudySpec, trials: Sequence[FrozenTrial]) -> tuple[int, int]:
+    """How many configurations on how many seeds the budget that was kept pays for: (top, seeds), at least (2, 2).
+
+    The baseline is trained as well.
+    """
+    longest = [float(params_of(t).get("epochs", spec.max_epochs or 1)) for t in ranking(spec, trials)[:5]]
+    epochs = min(max(longest, default=1.0), float(spec.max_epochs or math.inf))
+    pays = [KEPT * spec.n_trials] if spec.n_trials is not None else []
+    if spec.n_epochs is not None:
+        pays.append(KEPT * spec.n_epochs / epochs)
+    if spec.timeout_seconds is not None:
+        trained = sum(len(t.intermediate_values) for t in trials)
+        seconds = sum(t.user_attrs.get(SECONDS, 0.0) for t in trials)
+        if trained and seconds:
+            pays.append(KEPT * spec.timeout_seconds / (epochs * seconds / trained))
+    fitting = [(top, seeds) for top, seeds in _SIZES if (top + 1) * seeds <= min(pays, default=0.0)]
+    return fitting[-1] if fitting else _SIZES[0]
+
+
+def less_kept(spec: StudySpec) -> StudySpec:
+    """A search's budget without what is kept for its confirmation."""
+    left = 1 - KEPT
+    return replace(
+        spec,
+        n_trials=None if spec.n_trials is None else max(1, round(left * spec.n_trials)),
+        n_epochs=None if spec.n_epochs is None else max(1, round(left * spec.n_epochs)),
+        timeout_seconds=None if spec.timeout_seconds is None else left * spec.timeout_seconds,
+    )
