@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 
 from hpo.errors import HpoError, UserError
 from hpo.loading import load_spec
-from hpo.options import add_places, ended, whole
+from hpo.options import MAX_WORKERS, add_places, ended, seconds, whole
 from hpo.spec import StudySpec, Trainer
 
 if TYPE_CHECKING:
     from optuna import Study
-    from rich.table import Table
 
     from hpo.confirmation import Confirmation, Retrained, Test
 
@@ -57,9 +56,9 @@ def parser() -> argparse.ArgumentParser:
     add_places(found)
     add("--data", metavar="PATH", help="the data set [FER2013_DIR, else ./datasets]")
     add("--device", metavar="D", help="cuda, cuda:1, mps or cpu [the best there is]")
-    add("--timeout", type=float, metavar="S", help="stop after S seconds; the same command goes on")
-    add("--workers", type=whole(256), metavar="N", help="worker processes on this machine [1]")
-    add("--workers-per-device", type=whole(256), metavar="K", help="trials at a time in each worker")
+    add("--timeout", type=seconds, metavar="S", help="stop after S seconds; the same command goes on")
+    add("--workers", type=whole(MAX_WORKERS), metavar="N", help="worker processes on this machine [1]")
+    add("--workers-per-device", type=whole(MAX_WORKERS), metavar="K", help="trials at a time in each worker")
     add("--force", action="store_true", help="let the winner replace a better champion")
     add("-v", "--verbose", action="store_true", help="say more")
     return found
@@ -127,9 +126,11 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]")
 
     from hpo import confirmation
     from hpo.conduct import OUTBOX
-    from hpo.export import trainer_of
+    from hpo.display import rich_table
+    from hpo.export import delivered, trainer_of
     from hpo.outbox import open_outbox
     from hpo.plan import sibling_name
+    from hpo.report_claim import confirmed, confirmed_table
     from hpo.storage import existing_store, load_study
     from hpo.tracked import describe_study, log_confirmation
 
@@ -147,9 +148,13 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]")
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160
-    console.print(table(said))
-    for words in confirmation.sentences(said):
+    console.print(rich_table(confirmed_table(said)))
+    for words in confirmed(said):
         console.print(words, soft_wrap=True)
+    for study in (of, beside):
+        if problem := delivered(options, study.study_name)[0]:
+            console.print(f"MLflow is not reached ({problem}): the same command delivers, and makes the champion")
+            return 0
     for words in _champion(spec, options, trainer):
         console.print(words, soft_wrap=True)
     return 0
@@ -214,26 +219,6 @@ def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Pat
     )
     beside.set_user_attr(TESTS, [*looks, {"trials": list(said.best.trials), "test": asdict(test)}])
     return test
-
-
-def table(said: "Confirmation") -> "Table":
-    """The configurations, best first."""
-    from rich.box import SIMPLE
-    from rich.table import Table
-
-    from hpo.display import short
-
-    names = list(dict.fromkeys(name for one in said.configurations for name in one.params))
-    found = Table(box=SIMPLE, title=f"{said.metric} on {said.n_seeds} fresh seeds", title_justify="left")
-    for column in ("trial", "mean", "std", "95 % interval", "search saw", *names):
-        found.add_column(column, justify="right", overflow="fold")
-    for one in said.configurations:
-        interval = f"{one.estimate.low:.4f} to {one.estimate.high:.4f}" if said.n_seeds > 1 else "-"
-        searched = "-" if one.searched is None else f"{one.searched:.4f}"
-        row = [f"{one.trial}{' (baseline)' if one.is_baseline else ''}", f"{one.estimate.mean:.4f}"]
-        row += [f"{one.estimate.std:.4f}", interval, searched]
-        found.add_row(*row, *(short(one.params.get(name, "")) for name in names))
-    return found
 
 
 if __name__ == "__main__":

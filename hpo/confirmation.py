@@ -6,7 +6,7 @@ Legend: K configurations, the baseline among them; S seeds, the same for each.
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -252,45 +252,3 @@ def read(folder: Path) -> Confirmation | None:
 def test_from(found: Mapping[str, Any]) -> Test:
     """A test as JSON kept it."""
     return Test(**{**found, "values": tuple(found["values"]), "estimate": Estimate(**found["estimate"])})
-
-
-def sentences(said: Confirmation) -> Iterator[str]:
-    """What was confirmed, as a person says it."""
-    best, k, s = said.best, len(said.configurations), said.n_seeds
-    among = f"chosen among {k} on {s} seed{'s'[: s != 1]}" if k > 1 else f"on {s} seed{'s'[: s != 1]}"
-    yield (
-        f"The winner is the configuration of trial {best.trial}: {said.metric} {best.estimate.mean:.4f}, "
-        f"{_interval(said.winner)} ({among})."
-    )
-    if best.is_baseline:
-        yield "It is the baseline: the search has found nothing that is better on fresh seeds."
-    elif said.difference is not None:
-        sure = said.difference.low > 0 or said.difference.high < 0
-        yield (
-            f"Over the baseline, seed by seed: {said.difference.mean:+.4f}, {_interval(said.difference)}"
-            + (": it is better." if sure else ": it may be no better.")
-        )
-    if best.optimism is not None and said.optimism is not None and best.searched is not None:
-        much = "too much" if best.optimism > 0 else "too little"
-        yield (
-            f"The search saw {best.searched:.4f} of it, {abs(best.optimism):.4f} {much}; over all {k}, "
-            f"{abs(said.optimism):.4f} too {'much' if said.optimism > 0 else 'little'} on average."
-        )
-    if (test := said.test) is not None:
-        images = "" if test.n_images is None else f" ({test.n_images:,} images)"
-        looked = "once" if test.scorings == 1 else f"{test.scorings} times by now, for as many winners"
-        yield (
-            f"On the test split{images}, looked at {looked}: {test.metric} {test.estimate.mean:.4f} on average over "
-            f"its seeds, {_interval(test.estimate)}."
-        )
-        if test.champion_low is not None and test.champion_high is not None:
-            yield (
-                f"The champion, its best network by validation: {test.champion:.4f}, 95 % interval "
-                f"{test.champion_low:.4f} to {test.champion_high:.4f} from the number of images."
-            )
-
-
-def _interval(of: Estimate) -> str:
-    if not math.isfinite(of.low):
-        return "of which one seed gives no interval"
-    return f"95 % interval {of.low:.4f} to {of.high:.4f}"

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from hpo.report_values import Table as Words
 from hpo.schedulers.protocol import PAUSED, params_of
 from hpo.spec import StudySpec
 from hpo.tracked import ranking, run_name
@@ -179,6 +180,16 @@ def best_table(spec: StudySpec, trials: Sequence[FrozenTrial], n_rows: int = 5) 
     for trial in ranked:
         params = params_of(trial)
         table.add_row(str(trial.number), f"{trial.value:.4f}", *(short(params.get(name, "")) for name in names))
+    return table
+
+
+def rich_table(found: Words) -> Table:
+    """A table of a report, on a terminal."""
+    table = Table(box=SIMPLE)
+    for name in found.columns:
+        table.add_column(name, overflow="fold")
+    for row in found.rows:
+        table.add_row(*(Text(value) for value in row))
     return table
 
 

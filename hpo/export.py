@@ -11,12 +11,15 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpo.errors import UserError
 from hpo.loading import load_spec
 from hpo.options import add_places, ended, tracking_uri
 from hpo.spec import Context, StudySpec, Trainer
+
+if TYPE_CHECKING:
+    from hpo.outbox import Outbox
 
 log = logging.getLogger("hpo")
 
@@ -193,19 +196,11 @@ def registered(spec: StudySpec, options: Namespace, best: Best, trainer: Trainer
         UserError: MLflow is not reached.
     """
     from hpo.champion import Contender, register
-    from hpo.conduct import OUTBOX
-    from hpo.delivery import deliver_all
-    from hpo.outbox import open_outbox
     from hpo.resume import description_of
-    from hpo.storage import existing_store, load_study
 
-    uri, store = tracking_uri(options.tracking_uri), existing_store(options.storage)
-    run_id = None
-    for name in dict.fromkeys((spec.name, best.study)):
-        study_id = load_study(store, name).user_attrs["hpo.study_id"]
-        outbox = open_outbox(Path(OUTBOX), study_id)
-        problem = deliver_all(uri, Path(OUTBOX), outbox, name, study_id)
-        run_id = outbox.run_id(str(best.number))
+    uri = tracking_uri(options.tracking_uri)
+    problem, outbox = delivered(options, best.study)
+    run_id = outbox.run_id(str(best.number))
     if run_id is None or problem is not None:
         why = problem or "the trial has no run"
         return f"MLflow at {uri} is not reached ({why}): the same command delivers, and makes the champion"
@@ -226,6 +221,22 @@ def registered(spec: StudySpec, options: Namespace, best: Best, trainer: Trainer
         uri,
         force=options.force,
     )
+
+
+def delivered(options: Namespace, study: str) -> "tuple[str | None, Outbox]":
+    """Deliver what waits of a study; gives why not all of it was, or None, and its outbox.
+
+    Raises:
+        UserError: no such store, no such study, or the tracking URI can't be one.
+    """
+    from hpo.conduct import OUTBOX
+    from hpo.delivery import deliver_all
+    from hpo.outbox import open_outbox
+    from hpo.storage import existing_store, load_study
+
+    study_id = load_study(existing_store(options.storage), study).user_attrs["hpo.study_id"]
+    outbox = open_outbox(Path(OUTBOX), study_id)
+    return deliver_all(tracking_uri(options.tracking_uri), Path(OUTBOX), outbox, study, study_id), outbox
 
 
 if __name__ == "__main__":

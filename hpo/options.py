@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import socket
 import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,8 @@ if TYPE_CHECKING:  # optuna takes half a second to import, and `--help` needs no
     from optuna.distributions import BaseDistribution
 
     from hpo.spec import StudySpec
+
+MAX_WORKERS = 256
 
 log = logging.getLogger("hpo")
 
@@ -64,7 +67,7 @@ def ended(body: Callable[[], int], verbose: bool = False) -> int:  # noqa: FBT00
     os.umask(0o077)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     log.setLevel(logging.DEBUG if verbose else logging.WARNING)
-    for name in ("optuna", "mlflow", "alembic", "filelock", "urllib3"):
+    for name in ("optuna", "mlflow", "alembic", "filelock", "matplotlib", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         return body()
@@ -125,6 +128,17 @@ def whole(most: int) -> Callable[[str], int]:
         return int(value)
 
     return read
+
+
+def seconds(text: str) -> float:
+    """A flag's type: seconds, finite and above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text!r}")
+    return value
 
 
 def read_configurations(file: Path) -> list[dict[str, Any]]:
@@ -204,3 +218,30 @@ def _misfit(distributions: "Sequence[BaseDistribution]", value: Any) -> str | No
     if all(isinstance(d, IntDistribution) for d in distributions):
         return None if is_number and isinstance(value, int) else "a whole number"
     return None if is_number else "a number"
+
+
+def is_taken(port: int) -> bool:
+    """Whether somebody listens at a port of this machine."""
+    with socket.socket() as caller:
+        caller.settimeout(1.0)
+        if caller.connect_ex(("127.0.0.1", port)) == 0:
+            return True
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just closed is free
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def free_port(first: int, besides: int | None = None) -> int:
+    """The first port from `first` on at which nobody listens.
+
+    Raises:
+        UserError: a hundred of them are taken.
+    """
+    for port in range(first, first + 100):
+        if port != besides and not is_taken(port):
+            return port
+    raise UserError(f"ports {first} to {first + 99} are all taken; give one: --port P")

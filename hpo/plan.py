@@ -197,7 +197,7 @@ def affordable(spec: StudySpec, trials: Sequence[FrozenTrial]) -> tuple[int, int
     The baseline is trained as well.
     """
     longest = [float(params_of(t).get("epochs", spec.max_epochs or 1)) for t in ranking(spec, trials)[:5]]
-    epochs = min(max(longest, default=1.0), float(spec.max_epochs or math.inf))
+    epochs = min(max(longest, default=float(spec.max_epochs or 1)), float(spec.max_epochs or math.inf))
     pays = [KEPT * spec.n_trials] if spec.n_trials is not None else []
     if spec.n_epochs is not None:
         pays.append(KEPT * spec.n_epochs / epochs)

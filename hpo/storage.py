@@ -209,6 +209,7 @@ def existing_store(url: str = DEFAULT_URL) -> Store:
     path = sqlite_path(url)
     if not path.exists():
         raise UserError(f"{path}: there is no such store; `python -m hpo.run` makes one (or give --storage)")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return open_store(url)
 
 

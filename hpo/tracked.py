@@ -14,7 +14,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.commit import git_commit
-from hpo.confirmation import Confirmation, read, sentences
+from hpo.confirmation import Confirmation, read
 from hpo.outbox import PARENT, Outbox
 from hpo.schedulers.protocol import params_of, was_paused
 from hpo.spec import Metrics, Params, StudySpec
@@ -180,7 +180,9 @@ def describe_study(outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial
         params = "\n".join(f"- {k}: `{v}`" for k, v in params_of(best).items())
         parts.append(f"Best of {n_ended} ended trials: **{best.value:.4f}**, trial {best.number}, with\n\n{params}")
     if (said := read(folder.with_name(f"{folder.name}-confirm"))) is not None:
-        parts.append("Confirmed on fresh seeds:\n\n" + "\n".join(f"- {sentence}" for sentence in sentences(said)))
+        from hpo.report_claim import confirmed  # which knows this module
+
+        parts.append("Confirmed on fresh seeds:\n\n" + "\n".join(f"- {sentence}" for sentence in confirmed(said)))
     if Path(report := f"{spec.name}-report.html").exists():
         parts.append(f"[The report]({ARTIFACTS_URL}/{report}), among the artifacts of this run.")
     parts.append("`leaderboard.csv` among the artifacts has all trials.")

@@ -1,0 +1,182 @@
+"""What a report gathers of a study before anything is drawn: trials, the confirmed result, what reproduces it."""
+
+import json
+import logging
+import platform
+import shlex
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from optuna import Study
+from optuna.trial import FrozenTrial
+
+from hpo import confirmation
+from hpo.commit import git_commit
+from hpo.confirmation import Confirmation
+from hpo.outbox import PARENT, Outbox
+from hpo.plan import sibling_name
+from hpo.report_values import NONE, Table
+from hpo.spec import StudySpec
+from hpo.tracked import ranking
+
+log = logging.getLogger("hpo")
+
+MAX_FAILURES = 100
+_PACKAGES = ("torch", "optuna", "mlflow", "numpy", "fer-hpo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that the page rests on.
+
+    Attributes:
+        spec: of the study.
+        study: what `--study` named.
+        trials: all of them.
+        ranked: those whose values count, best first.
+        confirmation: None where nothing is confirmed.
+        attrs: what the service keeps on the study.
+        tags: of the run that is to be reproduced; empty where this folder has no outbox of the study.
+        dataset: as MLflow has it; empty likewise.
+        options: of the command line.
+    """
+
+    spec: StudySpec
+    study: str
+    trials: Sequence[FrozenTrial]
+    ranked: Sequence[FrozenTrial]
+    confirmation: Confirmation | None
+    attrs: Mapping[str, Any]
+    tags: Mapping[str, str]
+    dataset: Mapping[str, Any]
+    options: Namespace
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the study was at its end."""
+        return self.confirmation is not None or "hpo.over" in self.attrs
+
+
+def gather(spec: StudySpec, study: Study, outbox: Outbox | None, options: Namespace) -> Facts:
+    """Read what there is."""
+    trials = study.get_trials(deepcopy=False)
+    ranked = ranking(spec, trials)
+    said = read_confirmation(confirmed_folder(spec, options))
+    best = _best_number(said, ranked)
+    opened = {} if outbox is None else _opened(outbox, [*([] if best is None else [str(best)]), PARENT])
+    return Facts(
+        spec=spec,
+        study=options.study,
+        trials=trials,
+        ranked=ranked,
+        confirmation=said,
+        attrs=study.user_attrs,
+        tags=opened.get("tags") or {},
+        dataset=opened.get("dataset") or {},
+        options=options,
+    )
+
+
+def _best_number(said: Confirmation | None, ranked: Sequence[FrozenTrial]) -> int | None:
+    """Number of the search's trial whose configuration is best."""
+    if said is not None:
+        return said.best.trial
+    return ranked[0].number if ranked else None
+
+
+def confirmed_folder(spec: StudySpec, options: Namespace) -> Path:
+    """Where the confirming study has its trials, and its result."""
+    return Path(options.workdir) / sibling_name(spec.name)
+
+
+def read_confirmation(folder: Path) -> Confirmation | None:
+    """What was confirmed; a file that can't be read is told, and counts as none."""
+    try:
+        return confirmation.read(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s can't be read: %s: %s", folder / confirmation.FILE, type(error).__name__, error)
+        return None
+
+
+def best_folder(facts: Facts) -> Path | None:
+    """The folder of the trial whose network is best."""
+    if facts.confirmation is not None:
+        return confirmed_folder(facts.spec, facts.options) / str(facts.confirmation.champion)
+    if facts.ranked:
+        return Path(facts.options.workdir) / facts.spec.name / str(facts.ranked[0].number)
+    return None
+
+
+def _opened(outbox: Outbox, runs: Sequence[str]) -> Mapping[str, Any]:
+    """With what the first of these runs that is there was opened in MLflow."""
+    query = sa.text("SELECT payload FROM items WHERE run = :run AND once = 'open'")
+    with outbox.engine.begin() as connection:
+        for run in runs:
+            if (payload := connection.scalar(query, {"run": run})) is not None:
+                found = json.loads(payload)
+                return found if isinstance(found, Mapping) else {}
+    return {}
+
+
+def failures_table(trials: Sequence[FrozenTrial]) -> Table | None:
+    """The trials that failed, each with its reason."""
+    failed = [t for t in trials if t.state.name == "FAIL"]
+    if not failed:
+        return None
+    rows = [[str(t.number), str(t.user_attrs.get("hpo.reason") or "no reason is noted")] for t in failed[:MAX_FAILURES]]
+    more = len(failed) - len(rows)
+    return Table(["trial", "reason"], rows, f"And {more} more." if more else "")
+
+
+def command(facts: Facts) -> str:
+    """The command that makes the same study anew, in an empty folder."""
+    words = ["python", "-m", "hpo.run", "--study", facts.study]
+    if (budget := facts.attrs.get("hpo.n_trials")) is not None:
+        words += ["--trials", str(budget)]
+    for flag in ("storage", "data", "device", "workdir", "tracking_uri"):
+        given = getattr(facts.options, flag)
+        if given is not None and given != {"storage": "sqlite:///hpo.db", "workdir": "trials"}.get(flag):
+            words += [f"--{flag.replace('_', '-')}", str(given)]
+    return shlex.join(words)
+
+
+def reproduction_table(facts: Facts) -> Table:
+    """Versions, seed, data, commit, machine: as the best trial's run has noted them, else as they are here and now."""
+    return Table(["", ""], list(_reproduction(facts)), "" if facts.tags else _NOW)
+
+
+_NOW = "This folder has no outbox of the study: versions, commit and machine are those of this report's command."
+
+
+def _reproduction(facts: Facts) -> Iterator[list[str]]:
+    tags, known = facts.tags, facts.attrs.get("hpo.facts") or {}
+    trainer: Mapping[str, Any] = known.get("trainer") or {}
+    yield ["study seed", str(known.get("seed", facts.spec.seed))]
+    if "hpo.seed" in tags:
+        yield [f"seed of trial {_best_number(facts.confirmation, facts.ranked)}", tags["hpo.seed"]]
+    yield ["study id", str(facts.attrs.get("hpo.study_id", NONE))]
+    if facts.dataset:
+        split = f", split {facts.dataset['split']}" if facts.dataset.get("split") else ""
+        yield ["data set", f"{facts.dataset.get('name', NONE)}{split}"]
+    yield ["data digest", str(tags.get("hpo.data_digest") or trainer.get("data_digest") or NONE)]
+    for name, value in trainer.items():
+        if name not in {"data_digest", "class_names"}:
+            yield [name, str(value)]
+    yield ["device", tags.get("hpo.device", NONE)]
+    yield ["machine", tags.get("hpo.host") or platform.node()]
+    yield ["git commit", tags.get("mlflow.source.git.commit") or ("" if tags else git_commit()) or NONE]
+    yield ["python", tags.get("hpo.python") or platform.python_version()]
+    for package in _PACKAGES:
+        yield [package, tags.get(f"hpo.version.{package}") or _version(package)]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return NONE

@@ -1,0 +1,317 @@
+"""`python -m hpo.studies`: what studies a store has, and their housekeeping: delete one, enqueue in one, make room.
+
+Exit codes: 0 done, 1 else (MLflow is not reached), 2 something for you to mend.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpo.errors import UserError
+from hpo.options import (
+    add_places,
+    bytes_in_words,
+    check_configurations,
+    ended,
+    freed_with,
+    read_configurations,
+    size_of,
+    study_name,
+    tracking_uri,
+)
+from hpo.words import duration
+
+if TYPE_CHECKING:  # optuna takes half a second to import, and `--help` needs none of it
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+    from hpo.spec import StudySpec
+    from hpo.storage import Store
+
+OUTBOX = "outbox"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit code."""
+    options = parser().parse_args(arguments)
+    if options.delete is not None:
+        return ended(lambda: delete(options))
+    if options.enqueue is not None:
+        return ended(lambda: enqueue(options))
+    if options.prune_files is not None:
+        return ended(lambda: prune_files(options))
+    return ended(lambda: show(options))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's flags; without any it lists the studies."""
+    found = argparse.ArgumentParser(
+        prog="python -m hpo.studies",
+        description="List a store's studies; delete one, enqueue in one, or let go of files that one no longer needs.",
+        epilog="NAME is a study's name, or the .py file that declares it. Exit codes: 0 done; 1 else; 2 something for "
+        "you to mend",
+    )
+    add_places(found)
+    add = found.add_mutually_exclusive_group().add_argument
+    add("--json", action="store_true", help="list them as JSON")
+    add("--delete", metavar="NAME", help="delete a study: its trials, their files, its runs in MLflow")
+    add("--enqueue", nargs=2, metavar=("NAME", "FILE"), help="a JSON file: configurations that are to be tried next")
+    add("--prune-files", metavar="NAME", help="let go of checkpoints of ended trials, and of weights not of the best")
+    found.add_argument("--yes", action="store_true", help="do not ask whether to delete")
+    return found
+
+
+def show(options: Namespace) -> int:
+    """List the studies of a store."""
+    from hpo.notebook import entries
+    from hpo.storage import existing_store
+
+    found = list(entries(existing_store(options.storage), Path(options.workdir)))
+    if options.json:
+        sys.stdout.write(json.dumps([asdict(entry) for entry in found], indent=2) + "\n")
+        return 0
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE)
+    for column in ("study", "state", "trials", "best", "trial", "epochs", "device time", "on disk"):
+        table.add_column(column, justify="left" if column in {"study", "state", "trials"} else "right", overflow="fold")
+    for e in found:
+        best = "" if e.best_value is None else f"{e.metric} {e.best_value:.4f}"
+        number = "" if e.best_trial is None else str(e.best_trial)
+        counts = ", ".join(f"{n} {state.lower()}" for state, n in e.trials.items()) or "none"
+        spent = duration(e.device_seconds) if e.device_seconds else ""
+        table.add_row(e.name, e.state, counts, best, number, str(e.epochs), spent, bytes_in_words(e.bytes))
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 160  # a pipe has no width: nothing is cut there
+    console.print(table if found else "no study yet")
+    return 0
+
+
+def delete(options: Namespace) -> int:
+    """Delete a study, everywhere. Its rows in the store go last: until then the same command finishes it.
+
+    Raises:
+        UserError: no such study, a worker is at it, or nobody said yes.
+        HpoError: MLflow is not reached.
+    """
+    from hpo.notebook import STUDY_ID, find_stored, own_folder
+    from hpo.storage import existing_store, study_names
+
+    workdir = Path(options.workdir)
+    store = existing_store(options.storage)
+    study = find_stored(store, study_name(options.delete))
+    name, study_id = study.study_name, study.user_attrs.get(STUDY_ID)
+    _refuse_at_work(store, study, workdir)
+    n_trials, folder = len(study.get_trials(deepcopy=False)), own_folder(study, workdir)
+    size = f", {bytes_in_words(size_of(folder))} in {folder}" if folder is not None else ""
+    if not options.yes and not _agreed(f"delete study {name!r}: {n_trials} trials{size}, and its runs in MLflow?"):
+        sys.stdout.write("nothing was deleted\n")
+        return 0
+    with _alone(study):
+        if study_id is not None:
+            _delete_runs(_tracked_at(options, study_id), name, study_id)
+            _delete_files(workdir, folder, study_id)
+    _delete_rows(store, study, workdir)
+    sys.stdout.write(f"study {name} is deleted: {n_trials} trials{size}\n")
+    if (beside := f"{name}-confirm") in study_names(store):
+        sys.stdout.write(f"what confirmed it, study {beside}, stays: --delete {beside}\n")
+    return 0
+
+
+def _agreed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise UserError("--delete asks on a terminal, and here is none; give --yes")
+    sys.stdout.write(f"{question} [y/N] ")
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+@contextmanager
+def _alone(study: "Study") -> Iterator[None]:
+    """Let no command deliver for a study meanwhile.
+
+    Raises:
+        UserError: one does: it may be between two trials.
+    """
+    from filelock import FileLock, Timeout
+
+    from hpo.notebook import STUDY_ID
+
+    if not Path(OUTBOX).is_dir():
+        yield
+        return
+    lock = FileLock(Path(OUTBOX) / f"{study.user_attrs.get(STUDY_ID)}.delivery.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"study {study.study_name!r} is at work: a hpo.run holds {lock.lock_file}; end it first"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _refuse_at_work(store: "Store", study: "Study", workdir: Path) -> None:
+    from hpo.notebook import leases_of, live_in
+
+    if live := live_in(leases_of(store, workdir), study.get_trials(deepcopy=False)):
+        raise UserError(
+            f"study {study.study_name!r} is at work: a worker is at trial {', '.join(map(str, live))}; end it first"
+        )
+
+
+def _tracked_at(options: Namespace, study_id: str) -> str:
+    """Where a study's runs are: as the command or the environment says, else where they were delivered to."""
+    from hpo.outbox import PARENT, open_outbox
+
+    known = (Path(OUTBOX) / f"{study_id}.db").is_file() and open_outbox(Path(OUTBOX), study_id).known_runs().get(PARENT)
+    return tracking_uri(options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or known or None)
+
+
+def _delete_runs(uri: str, name: str, study_id: str) -> None:
+    from hpo.storage import sqlite_path
+
+    if uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
+        return
+    from hpo.tracking import check_uri, delete_runs  # mlflow: 2 s
+
+    n_deleted, n_kept = delete_runs(check_uri(uri), name, study_id)
+    if n_kept:
+        sys.stdout.write(f"{n_kept} MLflow run{'s'[: n_kept != 1]} stay: registered models are made of them\n")
+    if n_deleted and not n_kept and uri.startswith("sqlite:"):
+        told = f"mlflow gc --tracking-uri {shlex.quote(uri)} --backend-store-uri {shlex.quote(uri)}"
+        sys.stdout.write(f"MLflow keeps the files of {n_deleted} deleted runs until `{told}`\n")
+
+
+def _delete_files(workdir: Path, folder: Path | None, study_id: str) -> None:
+    # Renamed first: half a folder would not be known as this study's.
+    doomed = workdir / f".deleted-{study_id}"
+    shutil.rmtree(doomed, ignore_errors=True)
+    if folder is not None:
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+    for end in (".db", ".db-journal", ".db.lock"):
+        (Path(OUTBOX) / f"{study_id}{end}").unlink(missing_ok=True)
+
+
+def _delete_rows(store: "Store", study: "Study", workdir: Path) -> None:
+    import optuna
+
+    from hpo.notebook import leases_of
+
+    with store.lock():
+        _refuse_at_work(store, study, workdir)  # one may have begun meanwhile
+        leases = leases_of(store, workdir)
+        if leases is not None:
+            for trial in study.get_trials(deepcopy=False):
+                leases.drop(trial._trial_id)  # noqa: SLF001  ids are given anew: the next trial's must have no past
+        optuna.delete_study(study_name=study.study_name, storage=store.storage)
+
+
+def _declared(store: "Store", given: str) -> "tuple[StudySpec, Study]":
+    """A study as its file declares it, and as the store has it.
+
+    Raises:
+        UserError: it is not in the store, or its declaration is not found.
+    """
+    from hpo.loading import known_studies, load_spec
+    from hpo.notebook import find_stored
+
+    study = find_stored(store, study_name(given))
+    if not given.endswith(".py") and given not in known_studies():
+        raise UserError(f"study {given!r} is in the store, but studies/ does not declare it: give its .py file's path")
+    return load_spec(given), study
+
+
+def enqueue(options: Namespace) -> int:
+    """Put configurations into a study, to be tried before anything that its sampler proposes.
+
+    Raises:
+        UserError: no such study, or a configuration that is not in its space.
+    """
+    from hpo.storage import existing_store
+
+    given, file = options.enqueue
+    store = existing_store(options.storage)
+    spec, study = _declared(store, given)
+    configurations = read_configurations(Path(file))
+    check_configurations(spec, study, configurations, file)
+    with store.lock():
+        for params in configurations:
+            study.enqueue_trial(params)
+        trials = study.get_trials(deepcopy=False)
+    numbers = ", ".join(str(t.number) for t in trials[-len(configurations) :])
+    n = len(configurations)
+    sys.stdout.write(
+        f"enqueued as trial{'s'[: n != 1]} {numbers} of study {spec.name}; {_when(spec, study, trials, given)}\n"
+    )
+    return 0
+
+
+def _when(spec: "StudySpec", study: "Study", trials: Sequence["FrozenTrial"], given: str) -> str:
+    """When what is enqueued will run, in words: a budget that is used up must grow first."""
+    from hpo.schedulers.protocol import History, seconds_left
+
+    command = f"python -m hpo.run --study {shlex.quote(given)}"
+    budget = study.user_attrs.get("hpo.n_trials", spec.n_trials)
+    history = History(spec, budget, trials)
+    if seconds_left(spec, trials) < 0.5:
+        return f"its {spec.timeout_seconds:g} seconds are used up: raise timeout_seconds in its file, then {command}"
+    if history.epochs_left() == 0:
+        return f"its {spec.n_epochs} epochs are used up: raise n_epochs in its file, then {command}"
+    wanted = history.n_started() + sum(t.state.name == "WAITING" for t in trials)
+    if budget is not None and wanted > budget:
+        return f"its budget of {budget} trials has no room for all that wait: {command} --trials {wanted}"
+    return f"to be run with the next {command}"
+
+
+def prune_files(options: Namespace) -> int:
+    """Let go of what a study no longer needs on disk: checkpoints of ended trials, weights not of the best ones.
+
+    Raises:
+        UserError: no such study.
+    """
+    from hpo.notebook import STUDY_ID, own_folder
+    from hpo.outbox import open_outbox
+    from hpo.storage import existing_store
+    from hpo.tracked import ranking
+
+    store = existing_store(options.storage)
+    spec, study = _declared(store, options.prune_files)
+    folder, study_id = own_folder(study, Path(options.workdir)), str(study.user_attrs.get(STUDY_ID))
+    if folder is None:
+        raise UserError(f"study {spec.name!r} has no folder in {options.workdir}; is --workdir another one?")
+    with store.lock():  # no trial ends meanwhile
+        trials = study.get_trials(deepcopy=False)
+        best = {t.number for t in ranking(spec, trials)[: spec.keep_weights]}
+        ended_ones = [t.number for t in trials if t.state.is_finished()]
+        parts = [] if spec.reuse_epochs else [folder / str(number) / "checkpoints" for number in ended_ones]
+        weights = [folder / str(number) / "weights" for number in ended_ones if number not in best]
+        freed = freed_with([*parts, *weights])
+        for part in [*parts, *weights]:
+            if part.name == "weights" and part.is_dir() and (Path(OUTBOX) / f"{study_id}.db").is_file():
+                # In MLflow they go with the next delivery.
+                open_outbox(Path(OUTBOX), study_id).put(part.parent.name, "artifact_gone", {"folder": "weights"})
+            shutil.rmtree(part, ignore_errors=True)
+    kept = f", the weights of the best {len(best)} stay" if best else ""
+    sys.stdout.write(f"{freed} bytes ({bytes_in_words(freed)}) freed in {folder}{kept}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

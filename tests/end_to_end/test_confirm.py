@@ -1,0 +1,248 @@
+"""A study is confirmed through the real commands: on the same seeds, resumable, its winner a champion."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from hpo.confirmation import read
+from tests.end_to_end.stores import ROOT, environment, run, runs, trials
+from tests.hpo.toy import witnessed, write_toy
+
+pytestmark = pytest.mark.slow
+
+
+def call(folder, module, *args, timeout=1200) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *map(str, args)]
+    return subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+BASELINE = 'enqueue=({"x": 0.9, "kind": "a"},)'
+
+
+def test_the_best_and_the_baseline_are_trained_anew_on_the_same_seeds_and_the_test_split_is_looked_at_once(tmp_path):
+    inject = "Path('seeds.txt').open('a').write(f'{Path(workdir).parent.name} {seed}\\n')"
+    study = write_toy(tmp_path, trials=5, epochs=2, inject=inject, fields=BASELINE)
+    looked = "Path('looks.txt').open('a').write(split + '\\n')\n        return"
+    study.write_text(study.read_text().replace('return {"score": 0.5}', f'{looked} {{"score": 0.5}}'))
+    run(tmp_path, "--study", str(study))
+
+    done = call(tmp_path, "hpo.confirm", "--study", study, "--top", 2, "--seeds", 3)
+    again = call(tmp_path, "hpo.confirm", "--study", study, "--top", 2, "--seeds", 3)
+
+    assert done.returncode == again.returncode == 0, done.stderr + again.stderr
+    found = trials(tmp_path, "toy-confirm")
+    assert [t.state for t in found] == [TrialState.COMPLETE] * 9
+    seeds = [line.split() for line in (tmp_path / "seeds.txt").read_text().splitlines()]
+    search, fresh = ({seed for name, seed in seeds if name == which} for which in ("toy", "toy-confirm"))
+    assert len(fresh) == 3
+    assert not search & fresh
+    said = read(tmp_path / "trials" / "toy-confirm")
+    assert said is not None
+    assert len(said.configurations) == 3
+    assert said.baseline is not None
+    assert said.baseline.params["x"] == 0.9
+    assert (tmp_path / "looks.txt").read_text().split() == ["test"] * 3
+    assert said.test is not None
+    assert said.test.scorings == 1
+    assert "better than the baseline (95 % interval" in done.stdout
+    tracked = runs(tmp_path, "toy-confirm")
+    assert sorted(tracked) == sorted([*map(str, range(9)), "study"])
+    parent = runs(tmp_path, "toy")["study"][0]
+    assert parent.data.metrics["test_score"] == 0.5
+    assert parent.data.metrics["confirmed_score"] == said.best.estimate.mean
+    assert "Confirmed on fresh seeds" in parent.data.tags["mlflow.note.content"]
+    assert "the trainer exports no network" in done.stdout
+
+
+def test_a_confirmation_that_was_killed_goes_on_and_trains_nothing_twice(tmp_path):
+    study = write_toy(tmp_path, trials=3, epochs=4, pause=0.1)
+    run(tmp_path, "--study", str(study))
+    before = len(witnessed(tmp_path))
+    command = [sys.executable, "-m", "hpo.confirm", "--study", str(study), "--top", "2", "--seeds", "2"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while len(witnessed(tmp_path)) < before + 6 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert [t.state for t in trials(tmp_path, "toy-confirm")] == [TrialState.COMPLETE] * 4
+    assert len(witnessed(tmp_path)) - before <= 4 * 4 + 1
+    assert "there is no baseline" in done.stdout
+
+
+def test_a_search_that_confirms_at_its_end_keeps_a_part_of_its_budget_for_it(tmp_path):
+    study = write_toy(tmp_path, trials=20, epochs=1, fields=BASELINE)
+
+    done = run(tmp_path, "--study", str(study), "--confirm")
+
+    assert done.returncode == 0, done.stderr
+    assert len(trials(tmp_path, "toy")) == 17
+    assert len(trials(tmp_path, "toy-confirm")) in {4, 6}  # the baseline may be one of the two best
+    assert "is best, with" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "words"),
+    [
+        ("hpo.confirm", (), "there is no such store"),
+        ("hpo.export", ("--onnx", "out.onnx"), "there is no such store"),
+        ("hpo.export", (), "nothing to do: give --onnx FILE"),
+        ("hpo.export", ("--onnx", "out.txt"), "need a name that ends in .onnx"),
+        ("hpo.confirm", ("--seeds", "0"), "must be a whole number in [1, 100], got 0"),
+        ("hpo.confirm", ("--storage", "nonsense"), "is no URL"),
+    ],
+)
+def test_what_can_not_be_done_is_one_line(tmp_path, module, args, words):
+    done = call(tmp_path, module, "--study", "demo", *args)
+
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "hpo.db").exists()
+
+
+def test_a_study_without_a_trial_that_has_a_value_is_told_what_to_run(tmp_path):
+    run(tmp_path, "--study", str(write_toy(tmp_path, trials=1, inject="raise ValueError('no')")))
+
+    done = call(tmp_path, "hpo.confirm", "--study", "toy.py")
+    other = call(tmp_path, "hpo.confirm", "--study", "demo")
+
+    assert done.returncode == other.returncode == 2
+    assert "study 'toy' has no trial with a value yet; python -m hpo.run --study toy.py" in done.stderr
+    assert "no study 'demo' in" in other.stderr
+
+
+@pytest.mark.parametrize("module", ["hpo.confirm", "hpo.export"])
+def test_help_loads_nothing_heavy(module):
+    code = f"import sys, {module} as m; m.parser().format_help(); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split()
+
+    assert not {"torch", "optuna", "mlflow", "sqlalchemy", "pandas", "numpy", "scipy"} & set(loaded)
+
+
+FACES_STUDY = """
+from hpo.spec import StudySpec
+from studies.faces import draw_faces, drawn_faces, face_trainer
+
+STUDY = StudySpec(
+    name="faces", metric="val_accuracy", n_trials=2, draw=draw_faces,
+    suggest=lambda trial: {
+        "optimizer": "adam", "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True), "batch_size": 16,
+        "epochs": 1, "dropout": 0.1,
+    },
+    prepare=face_trainer(drawn_faces(n_train=70, n_validation=35, n_test=35, image_size=16), pool_stride=2),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def confirmed(tmp_path_factory):
+    """A folder in which a study of faces is run, exported unconfirmed, and confirmed; what the commands said."""
+    folder = tmp_path_factory.mktemp("faces")
+    (folder / "faces.py").write_text(FACES_STUDY)
+    said = [run(folder, "--study", "faces.py")]
+    said.append(call(folder, "hpo.export", "--study", "faces.py", "--register", "--file", "early.safetensors"))
+    said.append(call(folder, "hpo.confirm", "--study", "faces.py", "--top", 1, "--seeds", 2))
+    said.append(call(folder, "hpo.export", "--study", "faces.py", "--onnx", "out.onnx"))
+    for each in said:
+        assert each.returncode == 0, each.stderr
+    return folder, [each.stdout for each in said]
+
+
+def test_before_it_is_confirmed_the_best_trial_is_exported_and_marked_so(confirmed):
+    folder, (_, early, late, _) = confirmed
+
+    assert "not confirmed" in early
+    assert ", unconfirmed: models:/faces@champion, version 1" in early
+    assert (folder / "early.safetensors").exists()
+    assert "the champion of faces is faces-confirm #" in late
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    champion = client.get_model_version_by_alias("faces", "champion")
+    previous = client.get_model_version_by_alias("faces", "previous")
+    assert (str(champion.version), str(previous.version)) == ("2", "1")
+    assert champion.tags["hpo.state"] == "confirmed"
+    assert previous.tags["hpo.state"] == "unconfirmed"
+    assert "hpo.test_accuracy" in champion.tags
+
+
+def test_the_champion_and_the_onnx_file_give_the_same_probabilities_and_no_pickle_is_in_it(confirmed):
+    folder, _ = confirmed
+    code = """
+import sys, numpy as np, mlflow, onnxruntime
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+faces = np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8)
+ours = mlflow.pyfunc.load_model("models:/faces@champion").predict(faces)
+(theirs,) = onnxruntime.InferenceSession("out.onnx").run(["probabilities"], {"faces": faces})
+assert ours.shape == (3, 7) and ours.dtype == np.float32, ours
+assert np.abs(ours - theirs).max() < 1e-4
+assert np.allclose(ours.sum(1), 1, atol=1e-5)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    files = [path for path in folder.glob("mlruns/*/*/artifacts/model/**/*") if path.is_file()]
+    assert {path.suffix for path in files} <= {"", ".py", ".safetensors", ".yaml", ".yml", ".txt"}
+
+
+def test_the_champion_is_served(confirmed):
+    folder, _ = confirmed
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/faces@champion", "--env-manager", "local",
+               "-h", "127.0.0.1", "-p", str(port)]  # fmt: skip
+    where = {**environment(), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    where["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with (folder / "serve.txt").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, env=where, stdout=log, stderr=log, start_new_session=True)
+    try:
+        body = json.dumps({"inputs": np.zeros((2, 16, 16), int).tolist()}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+        )
+        answer = _answered(request, within=180)
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+    probabilities = np.array(json.loads(answer)["predictions"])
+    assert probabilities.shape == (2, 7)
+    assert probabilities.sum(1) == pytest.approx([1, 1], abs=1e-4)
+
+
+def _answered(request: urllib.request.Request, within: float) -> bytes:
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310  of this machine
+                return response.read()
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read()) from error
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)

@@ -1,0 +1,121 @@
+"""What a confirmation says: intervals that hold, the choice allowed for, the optimism told."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from hpo import confirmation
+from hpo.confirmation import Retrained, chosen_among, confirmed, estimate, share_interval
+
+VALUES = st.lists(st.floats(0, 1), min_size=2, max_size=8)
+
+
+def retrained(trial=0, values=(0.5, 0.6), *, searched=0.7, baseline=False) -> Retrained:
+    trials = tuple(10 * trial + i for i in range(len(values)))
+    return Retrained(
+        trial=trial, params={"x": trial}, is_baseline=baseline, searched=searched, trials=trials, values=tuple(values)
+    )
+
+
+def say(*configurations, direction="maximize"):
+    return confirmed(configurations, study="toy", metric="val_accuracy", direction=direction)
+
+
+@given(VALUES)
+def test_an_interval_is_students_of_the_values(values):
+    found = estimate(values)
+
+    assert found.low <= found.mean <= found.high
+    if np.std(values) > 1e-9:
+        test = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert (found.low, found.high) == pytest.approx((test.low, test.high))
+
+
+def test_one_seed_gives_no_interval():
+    assert (estimate([0.5]).low, estimate([0.5]).high) == (-math.inf, math.inf)
+
+
+@given(VALUES, st.integers(2, 10), st.sampled_from([1.0, -1.0]))
+def test_who_was_chosen_has_more_room_towards_worse_and_none_more_towards_better(values, k, sign):
+    alone, chosen = estimate(values), chosen_among(values, k, sign)
+
+    worse, better = (chosen.low, chosen.high) if sign > 0 else (-chosen.high, -chosen.low)
+    assert worse <= (alone.low if sign > 0 else -alone.high)
+    assert better == (alone.high if sign > 0 else -alone.low)
+    assert chosen_among(values, 1, sign) == alone
+
+
+@pytest.mark.parametrize("means", [(0.6,) * 5, (0.6, 0.59, 0.58, 0.57, 0.56), (0.65, 0.6, 0.6, 0.6, 0.6)])
+def test_the_winners_interval_holds_its_true_mean_however_the_means_lie(means):
+    held, own, optimism = [], [], []
+    for seed in range(600):
+        rng = np.random.default_rng(seed)
+        values = np.array(means)[:, None] + rng.normal(0, 0.01, (5, 5)) + rng.normal(0, 0.01, 5)
+        searched = [mean + 0.02 + rng.normal(0, 0.01) for mean in means]
+        said = say(
+            *(retrained(i, row, searched=s) for i, (row, s) in enumerate(zip(values.tolist(), searched, strict=True)))
+        )
+        held.append(said.winner.low <= means[said.best.trial] <= said.winner.high)
+        own += [one.estimate.low <= means[one.trial] <= one.estimate.high for one in said.configurations]
+        optimism.append(said.optimism)
+
+    assert np.mean(held) >= 0.94
+    assert np.mean(own) == pytest.approx(0.95, abs=0.02)
+    assert np.mean(optimism) == pytest.approx(0.02, abs=0.002)
+
+
+def test_the_winner_is_the_best_mean_and_is_compared_with_the_baseline_seed_by_seed():
+    base, other = [0.50, 0.60, 0.40], [0.53, 0.64, 0.42]
+
+    said = say(retrained(0, base, baseline=True), retrained(4, other))
+
+    assert said.best.trial == 4
+    assert said.baseline is not None
+    test = stats.ttest_rel(other, base).confidence_interval(0.95)
+    assert said.difference is not None
+    assert (said.difference.low, said.difference.high) == pytest.approx((test.low, test.high))
+    assert said.champion == 41  # its best network by validation
+
+
+def test_less_is_better_where_the_study_minimizes():
+    said = say(retrained(0, [0.5, 0.6], searched=0.4), retrained(1, [0.3, 0.2], searched=0.1), direction="minimize")
+
+    assert said.best.trial == 1
+    assert said.champion == 11
+    assert said.best.optimism == pytest.approx(0.15)  # it saw less than there is
+    assert said.winner.high > estimate([0.3, 0.2]).high
+
+
+def test_a_baseline_that_wins_has_no_difference():
+    assert say(retrained(0, [0.9, 0.8], baseline=True), retrained(1, [0.5, 0.6])).difference is None
+
+
+def test_configurations_of_other_seeds_are_refused():
+    with pytest.raises(ValueError, match="a value for each seed"):
+        say(retrained(0, [0.5]), retrained(1, [0.5, 0.6]))
+    with pytest.raises(ValueError, match="a value for each seed"):
+        say()
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    test = confirmation.Test(
+        metric="accuracy", values=(0.5, 0.6), estimate=estimate([0.5, 0.6]), champion=0.6, champion_low=0.5,
+        champion_high=0.7, n_images=100, scorings=1,
+    )  # fmt: skip
+    for given_test in (None, test):
+        said = confirmation.dataclasses.replace(
+            say(retrained(0, [0.5], searched=None), retrained(1, [0.6])), test=given_test
+        )
+        confirmation.write(said, tmp_path)
+        assert confirmation.read(tmp_path) == said
+    assert confirmation.read(tmp_path / "nothing") is None
+
+
+def test_a_shares_interval_is_wilsons():
+    low, high = share_interval(0.6, 3589)
+
+    assert (low, high) == pytest.approx((0.5839, 0.6160), abs=2e-4)
