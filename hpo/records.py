@@ -23,7 +23,7 @@ from hpo.seeds import configuration_key
 from hpo.spec import StudySpec
 from hpo.storage import Store
 from hpo.times import TIMES, added
-from hpo.tracked import StudyIdentity, end_run, log_best, log_times, put_artifact, rank, ranking, rest_run
+from hpo.tracked import StudyIdentity, end_run, log_best, log_times, log_value, put_artifact, rank, ranking, rest_run
 
 log = logging.getLogger(__name__)
 
@@ -210,6 +210,8 @@ class Records:
             log.warning("trial %d is among the best, but its weights were let go of for room", number)
         elif not kept:
             shutil.rmtree(weights, ignore_errors=True)
+        if value is not None:
+            log_value(self.outbox, number, self.spec, value, len(trial.intermediate_values))
         end_run(self.outbox, number, state, reason=reason, artifacts=self.folder / str(number) / "artifacts")
         values = None if value is None else [value]
         self.study._storage.set_trial_state_values(trial_id, state=state, values=values)  # noqa: SLF001

@@ -110,6 +110,12 @@ def log_times(outbox: Outbox, number: int, n_epochs: int, seconds: Mapping[str, 
     outbox.put(str(number), "metrics", {"step": n_epochs, "metrics": metrics}, once=f"times:{attempt}")
 
 
+def log_value(outbox: Outbox, number: int, spec: StudySpec, value: float, n_epochs: int) -> None:
+    """Keep a trial's value, by which trials are ordered: a metric alone has its last epoch's in a table."""
+    metrics = {f"best_{spec.metric}": value}
+    outbox.put(str(number), "metrics", {"step": n_epochs, "metrics": metrics}, once=f"value:{n_epochs}")
+
+
 def rest_run(outbox: Outbox, number: int, words: str) -> None:
     """Say that a trial is at rest: interrupted, or paused; one that has no run yet will get it when it goes on."""
     if not outbox.knows(str(number)):

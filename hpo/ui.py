@@ -149,7 +149,7 @@ def page_of(uri: str, experiment: str, study: str) -> str:
             found = client.search_runs([experiment], "tags.`hpo.kind` = 'study'", max_results=1)
             tags = found[0].data.tags if found else {}
         metric, params = tags.get("hpo.metric"), list(dict.fromkeys(name for run in runs for name in run.data.params))
-        order = f"metrics.`{metric}`" if metric else "attributes.`Created`"
+        order = f"metrics.`best_{metric}`" if metric else "attributes.`Created`"
         columns = ["tags.`optuna.state`", *([order] if metric else []), *(f"params.`{name}`" for name in params)]
         view = {"selectedColumns": columns, "orderByKey": order, "orderByAsc": tags.get("hpo.direction") == "minimize"}
         client.set_experiment_tag(experiment, "mlflow.sharedViewState.hpo", json.dumps(view))

@@ -15,9 +15,13 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
+from playwright.sync_api import sync_playwright
 
 from hpo.confirmation import read
 from tests.end_to_end.stores import ROOT, environment, run, runs, trials
+from tests.end_to_end.test_mlflow_ui import CHROMIUM, QUIET, seen
+from tests.end_to_end.test_outage import free_port
+from tests.end_to_end.test_ui import shown
 from tests.hpo.toy import witnessed, write_toy
 
 pytestmark = pytest.mark.slow
@@ -150,7 +154,7 @@ STUDY = StudySpec(
     name="faces", metric="val_accuracy", n_trials=2, draw=draw_faces,
     suggest=lambda trial: {
         "optimizer": "adam", "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True), "batch_size": 16,
-        "epochs": 1, "dropout": 0.1,
+        "epochs": 2, "dropout": 0.1,
     },
     prepare=face_trainer(drawn_faces(n_train=70, n_validation=35, n_test=35, image_size=16), pool_stride=2),
 )
@@ -166,13 +170,14 @@ def confirmed(tmp_path_factory):
     said.append(call(folder, "hpo.export", "--study", "faces.py", "--register", "--file", "early.safetensors"))
     said.append(call(folder, "hpo.confirm", "--study", "faces.py", "--top", 1, "--seeds", 2))
     said.append(call(folder, "hpo.export", "--study", "faces.py", "--onnx", "out.onnx"))
+    said.append(call(folder, "hpo.report", "--study", "faces.py"))
     for each in said:
         assert each.returncode == 0, each.stderr
     return folder, [each.stdout for each in said]
 
 
 def test_before_it_is_confirmed_the_best_trial_is_exported_and_marked_so(confirmed):
-    folder, (_, early, late, _) = confirmed
+    folder, (_, early, late, *_) = confirmed
 
     assert "not confirmed" in early
     assert ", unconfirmed: models:/faces@champion, version 1" in early
@@ -206,6 +211,56 @@ assert np.allclose(ours.sum(1), 1, atol=1e-5)
     assert done.returncode == 0, done.stderr
     files = [path for path in folder.glob("mlruns/*/*/artifacts/model/**/*") if path.is_file()]
     assert {path.suffix for path in files} <= {"", ".py", ".safetensors", ".yaml", ".yml", ".txt"}
+
+
+def test_the_same_network_is_no_new_version_and_a_worse_one_needs_force(confirmed):
+    folder, _ = confirmed
+
+    same = call(folder, "hpo.export", "--study", "faces.py", "--register")
+    (folder / "trials" / "faces-confirm" / "confirmation.json").rename(folder / "kept.json")
+    try:
+        worse = call(folder, "hpo.export", "--study", "faces.py", "--register")
+    finally:
+        (folder / "kept.json").rename(folder / "trials" / "faces-confirm" / "confirmation.json")
+
+    assert "already, version 2" in same.stdout
+    assert "it is confirmed, and this one is not; --force replaces it" in worse.stdout
+
+
+def test_a_missing_extra_is_named(confirmed, tmp_path):
+    folder, _ = confirmed
+    (tmp_path / "onnxruntime.py").write_text("raise ModuleNotFoundError('none here', name='onnxruntime')")
+    command = [sys.executable, "-m", "hpo.export", "--study", "faces.py", "--onnx", "other.onnx"]
+    where = {**environment(), "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+
+    done = subprocess.run(command, cwd=folder, env=where, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert done.stderr == "other.onnx: needs onnxruntime; pip install 'fer-hpo[onnx]'\n"
+    assert not (folder / "other.onnx").exists()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
+def test_curves_over_each_other_the_report_and_the_champion_are_seen_in_the_browser(confirmed):
+    folder, _ = confirmed
+    tracked = runs(folder, "faces")
+    parent = tracked["study"][0].info
+
+    with shown(folder, "--port", str(free_port()), study="faces.py") as (_, addresses), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        page.goto(f"{addresses[0]}&compareRunsMode=CHART")
+        page.get_by_placeholder("Search metric charts").fill("^val_accuracy$")
+        page.locator(".js-plotly-plot .scatterlayer .trace").nth(1).wait_for(state="attached", timeout=60_000)
+        server = addresses[0].split("/#")[0]
+        page.goto(f"{server}/#/experiments/{parent.experiment_id}/runs/{parent.run_id}")
+        seen(page, "Confirmed on fresh seeds")
+        page.get_by_role("link", name="The report").click()
+        seen(page, "faces-report.html")
+        page.goto(f"{server}/#/models/faces")
+        seen(page, "@ champion")
+        browser.close()
 
 
 def test_the_champion_is_served(confirmed):

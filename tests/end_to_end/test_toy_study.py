@@ -29,6 +29,7 @@ def test_a_study_ends_with_one_run_a_trial_and_says_where_to_look(tmp_path):
         each, points = tracked[str(trial.number)]
         assert each.info.status == "FINISHED"
         assert points["score"] == sorted(trial.intermediate_values.items())
+        assert each.data.metrics["best_score"] == trial.value
         assert each.data.tags["mlflow.parentRunId"] == tracked["study"][0].info.run_id
         assert each.data.tags["optuna.state"] == "COMPLETE"
         assert set(each.data.params) == {"x", "kind"}

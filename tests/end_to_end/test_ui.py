@@ -33,9 +33,9 @@ def folder(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def shown(folder: Path, *args: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def shown(folder: Path, *args: str, study: str = "toy") -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """The command at work, and the addresses that it has printed."""
-    command = [sys.executable, "-m", "hpo.ui", "--study", "toy", "--no-browser", *args]
+    command = [sys.executable, "-m", "hpo.ui", "--study", study, "--no-browser", *args]
     process = subprocess.Popen(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -198,7 +198,7 @@ def test_runs_with_values_a_comparison_and_the_leaderboard_are_seen_without_sett
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
         page = browser.new_page(viewport={"width": 1800, "height": 1000})
         page.goto(addresses[0])
-        for words in ("#0 ", "optuna.state", "COMPLETE", "score", "kind", "study toy"):
+        for words in ("#0 ", "optuna.state", "COMPLETE", "best_score", "kind", "study toy"):
             seen(page, words)
         page.screenshot(path=folder / "runs.png")
         server, experiment = addresses[0].split("/#")[0], tracked["0"][0].info.experiment_id
