@@ -5,7 +5,7 @@ FER2013_DIR=... python benchmarks/accuracy.py --json accuracy.json
 Ours as a study trains it here (on a CPU: channels-last, pooled before ReLU, dropout masks of a quarter of the draws,
 an optimizer in one pass) beside torch's own layers in the paper's order, contiguous, from PNG files
 (`benchmarks/plain.py`).
-Printed: mean and spread over the seeds of each, and the difference of means in standard errors. `gpu.py` does it on a GPU.
+Printed: mean and spread over the seeds of each, and the difference of means in standard errors. On a GPU: `gpu.py`.
 """
 
 import argparse
