@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import UserError
+from hpo.options import tracking_uri as where
 from hpo.tracked import DEFAULT_URI
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def champion_file(study: str, tracking_uri: str | None = None) -> Path:
     from hpo.registry import registry
     from hpo.tracking import MlflowException
 
-    uri = tracking_uri or DEFAULT_URI
+    uri = where(tracking_uri)
     if uri == DEFAULT_URI and not Path("mlflow.db").exists():
         raise UserError("no mlflow.db here: no study has a champion in this folder (or give --tracking-uri)")
     try:

@@ -181,13 +181,18 @@ class Conductor:
         doomed = []
         at = ""
         with records.store.lock():
-            for trial_id in records.leases.release_owner(owner):
+            its = records.leases.release_owner(owner)
+            for trial_id in its:
                 trial = records.trial(trial_id)
                 if trial.state != TrialState.RUNNING:
                     continue
-                deaths = 0 if asked else records.leases.note_death(trial_id, len(trial.intermediate_values))
+                deaths = (
+                    0 if asked or len(its) > 1 else records.leases.note_death(trial_id, len(trial.intermediate_values))
+                )
                 nth = _ORDINALS[min(deaths, MAX_DEATHS)]
                 at = f" at trial {trial.number}, for the {nth} time with no new epoch between"
+                if len(its) > 1:  # each gets a worker of its own now: then it is sure which of them it is
+                    at = f" at {len(its)} trials"
                 if deaths >= MAX_DEATHS:
                     undertaker = become_owner(self.workdir / ".owners")
                     doomed.append((undertaker, records.leases.claim(trial_id, undertaker)))

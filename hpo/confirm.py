@@ -20,6 +20,7 @@ from hpo.spec import StudySpec, Trainer
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.trial import FrozenTrial
 
     from hpo.confirmation import Confirmation, Retrained, Test
 
@@ -71,7 +72,9 @@ def confirm_at_end(spec: StudySpec, options: Namespace) -> int:
 
     study = load_study(existing_store(options.storage), spec.name)
     trials = study.get_trials(deepcopy=False)
-    if "hpo.over" not in study.user_attrs:
+    less, attrs = less_kept(spec), study.user_attrs
+    budget = [attrs.get("hpo.n_trials", less.n_trials), less.n_epochs, less.timeout_seconds]
+    if attrs.get("hpo.over", {}).get("budget") != budget:
         sys.stdout.write(f"study {less_kept(spec).name} is not done: it is confirmed when it is\n")
         return 0
     top, seeds = affordable(spec, trials)
@@ -92,13 +95,22 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
         HpoError: no such study, no trial with a value, or what `run_study` raises.
     """
     from hpo.conduct import run_study
-    from hpo.plan import chosen, results, sibling, sibling_name
+    from hpo.plan import chosen, results, sibling, sibling_name, sibling_seed
     from hpo.storage import existing_store, load_study, study_names
 
     store, beside = existing_store(options.storage), sibling_name(spec.name)
-    trials = load_study(store, spec.name).get_trials(deepcopy=False)
-    before = load_study(store, beside).get_trials(deepcopy=False) if beside in study_names(store) else ()
-    plan = chosen(spec, trials, before, top=top, n_seeds=n_seeds)
+    study = load_study(store, spec.name)
+    trials, study_id = study.get_trials(deepcopy=False), study_id_of(study)
+    before: Sequence[FrozenTrial] = ()
+    if beside in study_names(store):
+        sibling_study = load_study(store, beside)
+        before, facts = sibling_study.get_trials(deepcopy=False), sibling_study.user_attrs.get("hpo.facts", {})
+        if facts and facts.get("seed") != sibling_seed(spec, study_id):
+            raise UserError(
+                f"study {beside!r} confirms another study {spec.name!r} that was here before; let go of it with "
+                f"`python -m hpo.studies --delete {beside}`"
+            )
+    plan = chosen(spec, trials, before, top=top, n_seeds=n_seeds, study_id=study_id)
     if plan is None:
         raise UserError(f"study {spec.name!r} has no trial with a value yet; python -m hpo.run --study {options.study}")
     say = sys.stdout.write
@@ -138,6 +150,8 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]")
     of, beside = load_study(store, spec.name), load_study(store, sibling_name(spec.name))
     folder = Path(options.workdir) / beside.study_name
     said = confirmation.confirmed(found, study=spec.name, metric=spec.metric, direction=spec.direction)
+    said = replace(said, study_id=study_id_of(of))
+    confirmation.write(said, folder)  # whatever the trainer does now
     trainer = trainer_of(spec, options)
     said = replace(said, test=test_of(said, beside, trainer, folder))
     file = confirmation.write(said, folder)
@@ -158,6 +172,18 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]")
     for words in _champion(spec, options, trainer):
         console.print(words, soft_wrap=True)
     return 0
+
+
+def study_id_of(study: "Study") -> str:
+    """By which a study is known to the service.
+
+    Raises:
+        UserError: it was made without it.
+    """
+    study_id = study.user_attrs.get("hpo.study_id")
+    if study_id is None:
+        raise UserError(f"study {study.study_name!r} was not made by hpo.run")
+    return str(study_id)
 
 
 def _champion(spec: StudySpec, options: Namespace, trainer: Trainer) -> Iterator[str]:
@@ -186,18 +212,22 @@ def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Pat
     Returns:
         None where the data have no such split, which is said.
     """
+    from dataclasses import replace
+
     from hpo.confirmation import Test, estimate, share_interval, test_from
     from hpo.resume import description_of
 
     looks = beside.user_attrs.get(TESTS, [])
     known = next((look for look in looks if look["trials"] == list(said.best.trials)), None)
     if known is not None:
-        return test_from(known["test"])
+        return replace(test_from(known["test"]), scorings=len(looks))
     metric = said.metric.removeprefix("val_")
     try:
         scores = [trainer.evaluate(folder / str(number), "test") for number in said.best.trials]
-    except (ValueError, KeyError) as error:
-        sys.stdout.write(f"study {said.study} has no test split ({error}): it can only validate\n")
+    except Exception as error:  # the user's code; a ValueError says that there is no such split
+        log.debug("evaluate raised", exc_info=True)
+        words = f"{type(error).__name__}: {error}"
+        sys.stdout.write(f"study {said.study} has no test split that can be scored ({words}): it can only validate\n")
         return None
     if missing := [score for score in scores if metric not in score]:
         sys.stdout.write(f"evaluate gives no {metric!r}, only {', '.join(missing[0])}: there is no test score\n")

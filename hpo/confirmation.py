@@ -5,6 +5,7 @@ Legend: K configurations, the baseline among them; S seeds, the same for each.
 
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from hpo.whole import write_whole
+
+log = logging.getLogger("hpo")
 
 LEVEL = 0.95
 FILE = "confirmation.json"
@@ -100,9 +103,10 @@ class Confirmation:
         winner: the winner's mean with an interval that allows for its having been chosen among K.
         difference: winner minus baseline, seed by seed, with an interval that allows for the choice; None where the
             winner is the baseline, or there is none.
-        optimism: mean over all K; None where the search gave no value.
+        optimism: mean over those that were chosen for what the search saw of them; None where there are none.
         champion: number of the winner's trial, in the confirming study, whose network is the best by validation.
         test: None where the data have no test split, or it is not scored yet.
+        study_id: of the search: a later study of the same name is another one.
     """
 
     study: str
@@ -114,6 +118,7 @@ class Confirmation:
     optimism: float | None
     champion: int
     test: Test | None = None
+    study_id: str = ""
 
     @property
     def best(self) -> Configuration:
@@ -207,7 +212,9 @@ def confirmed(retrained: Sequence[Retrained], *, study: str, metric: str, direct
     if baseline is not None and baseline is not best:
         pairs = [a - b for a, b in zip(best.values, baseline.values, strict=True)]
         difference = chosen_among(pairs, len(found) - 1, sign)
-    seen = [one.optimism for one in found if one.optimism is not None]
+    of_all = [(one.optimism, one.is_baseline) for one in found if one.optimism is not None]
+    # The baseline is there whatever the search saw of it.
+    seen = [optimism for optimism, is_baseline in of_all if not is_baseline] or [optimism for optimism, _ in of_all]
     champion = max(zip(best.values, best.trials, strict=True), key=lambda pair: (sign * pair[0], -pair[1]))[1]
     return Confirmation(
         study=study,
@@ -228,12 +235,19 @@ def write(confirmation: Confirmation, folder: Path) -> Path:
     return path
 
 
-def read(folder: Path) -> Confirmation | None:
-    """What `write` left in a folder; None where it left nothing."""
+def read(folder: Path, study_id: str) -> Confirmation | None:
+    """What `write` left in a folder for a study; None where it left nothing, or nothing that can be read."""
     try:
-        found = json.loads((folder / FILE).read_bytes())
+        said = _read(json.loads((folder / FILE).read_bytes()))
     except FileNotFoundError:
         return None
+    except (OSError, ValueError, KeyError, TypeError) as error:  # of another version, or edited
+        log.warning("%s can't be read: %s: %s", folder / FILE, type(error).__name__, error)
+        return None
+    return said if said.study_id == study_id else None
+
+
+def _read(found: Mapping[str, Any]) -> Confirmation:
     configurations = tuple(
         Configuration(**{
             **one,

@@ -115,9 +115,10 @@ def best_of(spec: StudySpec, storage: str, workdir: Path) -> Best:
     from hpo.storage import existing_store, load_study
     from hpo.tracked import ranking
 
-    trials = load_study(existing_store(storage), spec.name).get_trials(deepcopy=False)
+    study = load_study(existing_store(storage), spec.name)
+    trials = study.get_trials(deepcopy=False)
     beside = sibling_name(spec.name)
-    if (said := read(workdir / beside)) is not None:
+    if (said := read(workdir / beside, study.user_attrs.get("hpo.study_id", ""))) is not None:
         winner = said.best
         return Best(
             study=beside,

@@ -172,6 +172,8 @@ class Launcher:
                 pipe.close()
         died = code not in {0, 2, 74, STOPPED} and not (code == 1 and worker.said)
         if died:
+            # Which trial it died of is only sure where it had one.
+            self.assignment = replace(self.assignment, lanes=1)
             words = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             go_on = self.on_death(worker.assignment.owner, words, self.stopping)
             # One that can't even start will not by being started nine times.

@@ -32,7 +32,9 @@ class Plan:
         searched: the values that the search saw of them; None for one that has none.
         baseline: number of the trial that had the first enqueued configuration; None where there is none.
         n_seeds: on how many seeds each.
-        n_trials: the sibling study's budget: what it has already, and what is to come.
+        n_trials: of the sibling study in the end: what it has already, failed ones too, and what is to come. So it is
+            another budget whenever there is something to come.
+        study_id: of the search: a later study of the same name has other trials under the same numbers.
     """
 
     configurations: Mapping[int, Mapping[str, Any]]
@@ -40,6 +42,7 @@ class Plan:
     baseline: int | None
     n_seeds: int
     n_trials: int
+    study_id: str
 
     def pairs(self) -> Iterator[dict[str, int]]:
         """What is trained, in order: every configuration on the first seed, then on the next."""
@@ -89,13 +92,18 @@ def sibling(spec: StudySpec, plan: Plan) -> StudySpec:
         pruner="none",
         scheduler=Given,
         enqueue=tuple(plan.pairs()),
-        seed=derived_seed(spec.seed, 0, "confirmation"),
+        seed=sibling_seed(spec, plan.study_id),
         seed_by=SEED,
         keep_weights=plan.n_trials,
         checkpoint_bytes=None,
         reuse_epochs=False,
         summarize=None,
     )
+
+
+def sibling_seed(spec: StudySpec, study_id: str) -> int:
+    """The seed of the study that confirms a search; that of another search differs, and so it is known."""
+    return derived_seed(spec.seed, 0, f"confirmation {study_id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +123,13 @@ class Given:
 
 
 def chosen(
-    spec: StudySpec, trials: Sequence[FrozenTrial], retrained: Sequence[FrozenTrial], *, top: int, n_seeds: int
+    spec: StudySpec,
+    trials: Sequence[FrozenTrial],
+    retrained: Sequence[FrozenTrial],
+    *,
+    top: int,
+    n_seeds: int,
+    study_id: str,
 ) -> Plan | None:
     """The best distinct configurations of a search, and its baseline.
 
@@ -125,6 +139,7 @@ def chosen(
         retrained: of the sibling study, so far.
         top: how many of the best.
         n_seeds: on how many seeds.
+        study_id: of the search.
 
     Returns:
         None where no trial of the search has a value.
@@ -143,14 +158,15 @@ def chosen(
         baseline = twin or baseline
     plan = Plan(
         configurations={t.number: params_of(t) for t in found},
-        searched={t.number: t.value for t in found},
+        # What had not come to its end had no chance to look as good as it is.
+        searched={t.number: t.value if t.state == TrialState.COMPLETE else None for t in found},
         baseline=None if baseline is None else baseline.number,
         n_seeds=n_seeds,
         n_trials=1,
+        study_id=study_id,
     )
     tried = [t.user_attrs.get(ENQUEUED) for t in retrained]
-    counted = sum(t.state != TrialState.FAIL for t in retrained)
-    return replace(plan, n_trials=max(1, counted + sum(pair not in tried for pair in plan.pairs())))
+    return replace(plan, n_trials=max(1, len(retrained) + sum(pair not in tried for pair in plan.pairs())))
 
 
 def _key(trial: FrozenTrial) -> str:

@@ -102,7 +102,7 @@ def confirmed(found: Confirmation) -> list[str]:
     if found.test is not None:
         words.append(_test_words(found.test))
     if found.optimism is not None:
-        n = len(found.configurations)
+        n = sum(one.optimism is not None and not one.is_baseline for one in found.configurations) or 1
         these = f"these {n} configurations" if n > 1 else "this configuration"
         gap = difference_words(metric, abs(found.optimism)).lstrip("+")
         words.append(

@@ -66,7 +66,7 @@ def gather(spec: StudySpec, study: Study, outbox: Outbox | None, options: Namesp
     """Read what there is."""
     trials = study.get_trials(deepcopy=False)
     ranked = ranking(spec, trials)
-    said = read_confirmation(confirmed_folder(spec, options))
+    said = confirmation.read(confirmed_folder(spec, options), study.user_attrs.get("hpo.study_id", ""))
     best = _best_number(said, ranked)
     opened = {} if outbox is None else _opened(outbox, [*([] if best is None else [str(best)]), PARENT])
     return Facts(
@@ -92,15 +92,6 @@ def _best_number(said: Confirmation | None, ranked: Sequence[FrozenTrial]) -> in
 def confirmed_folder(spec: StudySpec, options: Namespace) -> Path:
     """Where the confirming study has its trials, and its result."""
     return Path(options.workdir) / sibling_name(spec.name)
-
-
-def read_confirmation(folder: Path) -> Confirmation | None:
-    """What was confirmed; a file that can't be read is told, and counts as none."""
-    try:
-        return confirmation.read(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s can't be read: %s: %s", folder / confirmation.FILE, type(error).__name__, error)
-        return None
 
 
 def best_folder(facts: Facts) -> Path | None:

@@ -185,7 +185,9 @@ def describe_study(outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial
         best = ranked[0]
         params = "\n".join(f"- {k}: `{v}`" for k, v in params_of(best).items())
         parts.append(f"Best of {n_ended} ended trials: **{best.value:.4f}**, trial {best.number}, with\n\n{params}")
-    if (said := read(folder.with_name(f"{folder.name}-confirm"))) is not None:
+    mark = folder / ".study_id"
+    study_id = mark.read_text().strip() if mark.exists() else ""
+    if (said := read(folder.with_name(f"{folder.name}-confirm"), study_id)) is not None:
         from hpo.report_claim import confirmed  # which knows this module
 
         parts.append("Confirmed on fresh seeds:\n\n" + "\n".join(f"- {sentence}" for sentence in confirmed(said)))

@@ -36,8 +36,6 @@ class CapturedSteps:
         compute: Compute,
         n_parts: int = 1,
     ) -> None:
-        if compute.stream is None:
-            raise AssertionError("a compute that captures has a stream")
         device, self._n_parts, self._stream = compute.device, n_parts, compute.stream
         self._state, self._faces, self._hyperparameters = state, faces, hyperparameters
         self._dtype = compute.autocast or torch.float32
@@ -58,9 +56,14 @@ class CapturedSteps:
 
     def epoch(self, order: Tensor, stop: Stop) -> Sums | None:
         """Train on the images `order` int64 [n], batch by batch; None where it was stopped."""
+        if self._stream is None:  # without a device the steps are the same, one by one
+            return self._epoch(order, stop)
         self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            return self._epoch(order, stop)  # reads the device at its end: whatever follows finds it done
+        try:
+            with torch.cuda.stream(self._stream):
+                return self._epoch(order, stop)
+        finally:  # one that was stopped has steps on their way, and what they write to is not to be given away before
+            torch.cuda.current_stream().wait_stream(self._stream)
 
     def _epoch(self, order: Tensor, stop: Stop) -> Sums | None:
         size, n_images = self._hyperparameters.batch_size, len(order)
@@ -106,6 +109,8 @@ class CapturedSteps:
         """A graph of `_next`; weights, optimizer and counters are afterwards as they were before."""
         before = [(tensor, tensor.detach().clone()) for tensor in self._changing()]
         known = {id(tensor) for tensor, _ in before}
+        if self._stream is None:
+            raise AssertionError("a compute that captures has a stream")
         graph = torch.cuda.CUDAGraph()
         self._stream.wait_stream(torch.cuda.current_stream())
         with _CAPTURING:

@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
@@ -54,7 +55,7 @@ def test_the_best_and_the_baseline_are_trained_anew_on_the_same_seeds_and_the_te
     search, fresh = ({seed for name, seed in seeds if name == which} for which in ("toy", "toy-confirm"))
     assert len(fresh) == 3
     assert not search & fresh
-    said = read(tmp_path / "trials" / "toy-confirm")
+    said = read(tmp_path / "trials" / "toy-confirm", (tmp_path / "trials/toy/.study_id").read_text().strip())
     assert said is not None
     assert len(said.configurations) == 3
     assert said.baseline is not None
@@ -92,6 +93,34 @@ def test_a_confirmation_that_was_killed_goes_on_and_trains_nothing_twice(tmp_pat
     assert [t.state for t in trials(tmp_path, "toy-confirm")] == [TrialState.COMPLETE] * 4
     assert len(witnessed(tmp_path)) - before <= 4 * 4 + 1
     assert "there is no baseline" in done.stdout
+
+
+def test_a_later_study_of_the_same_name_is_not_confirmed_by_the_one_before(tmp_path):
+    study = write_toy(tmp_path, trials=2, epochs=1)
+    run(tmp_path, "--study", str(study))
+    call(tmp_path, "hpo.confirm", "--study", study, "--top", 1, "--seeds", 2)
+    optuna.delete_study(study_name="toy", storage=f"sqlite:///{tmp_path / 'hpo.db'}")
+    run(tmp_path, "--study", str(study))
+
+    done = call(tmp_path, "hpo.confirm", "--study", study, "--top", 1, "--seeds", 2)
+
+    assert done.returncode == 2
+    assert "'toy-confirm' confirms another study 'toy' that was here before" in done.stderr
+
+
+def test_more_configurations_later_are_trained_though_some_have_failed(tmp_path):
+    inject = "if 'confirm' in str(workdir) and params['x'] == 0.9: raise ValueError('no')"
+    study = write_toy(tmp_path, trials=6, epochs=1, inject=inject, fields=BASELINE)
+    run(tmp_path, "--study", str(study))
+    first = call(tmp_path, "hpo.confirm", "--study", study, "--top", 1, "--seeds", 2)
+
+    more = call(tmp_path, "hpo.confirm", "--study", study, "--top", 2, "--seeds", 2)
+
+    assert first.returncode == more.returncode == 0, first.stderr + more.stderr
+    assert "left out: the configuration of trial 0 on seed 0: ValueError: no" in first.stdout
+    states = [t.state for t in trials(tmp_path, "toy-confirm")]
+    assert (states.count(TrialState.COMPLETE), states.count(TrialState.FAIL)) == (4, 2)
+    assert "is best, with" in more.stdout
 
 
 def test_a_search_that_confirms_at_its_end_keeps_a_part_of_its_budget_for_it(tmp_path):

@@ -111,8 +111,21 @@ def test_what_is_written_is_read_again(tmp_path):
             say(retrained(0, [0.5], searched=None), retrained(1, [0.6])), test=given_test
         )
         confirmation.write(said, tmp_path)
-        assert confirmation.read(tmp_path) == said
-    assert confirmation.read(tmp_path / "nothing") is None
+        assert confirmation.read(tmp_path, "") == said
+    assert confirmation.read(tmp_path, "of another study") is None
+    assert confirmation.read(tmp_path / "nothing", "") is None
+    (tmp_path / confirmation.FILE).write_text('{"study": "toy"}')
+    assert confirmation.read(tmp_path, "") is None
+
+
+def test_the_optimism_is_of_those_that_the_search_chose():
+    said = say(
+        retrained(0, [0.5, 0.5], searched=0.2, baseline=True),
+        retrained(1, [0.6, 0.6]),
+        retrained(2, [0.5, 0.5], searched=None),
+    )
+
+    assert said.optimism == pytest.approx(0.1)
 
 
 def test_a_shares_interval_is_wilsons():

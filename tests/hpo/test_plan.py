@@ -48,7 +48,7 @@ TRIALS = [
 
 
 def test_the_best_distinct_configurations_and_the_baseline_are_trained():
-    plan = chosen(spec(), TRIALS, [], top=2, n_seeds=3)
+    plan = chosen(spec(), TRIALS, [], top=2, n_seeds=3, study_id="abc")
 
     assert plan is not None
     assert plan.configurations == {1: {"x": 0.1}, 3: {"x": 0.2}, 0: {"x": 0.5}}
@@ -59,7 +59,9 @@ def test_the_best_distinct_configurations_and_the_baseline_are_trained():
 
 
 def test_a_baseline_among_the_best_is_trained_once():
-    plan = chosen(spec(), [trial(0, 0.5, 0.95, **{ENQUEUED: BASELINE}), *TRIALS[1:]], [], top=2, n_seeds=2)
+    plan = chosen(
+        spec(), [trial(0, 0.5, 0.95, **{ENQUEUED: BASELINE}), *TRIALS[1:]], [], top=2, n_seeds=2, study_id="abc"
+    )
 
     assert plan is not None
     assert list(plan.configurations) == [0, 1]
@@ -67,11 +69,11 @@ def test_a_baseline_among_the_best_is_trained_once():
 
 
 def test_nothing_is_planned_where_no_trial_has_a_value():
-    assert chosen(spec(), TRIALS[4:], [], top=2, n_seeds=2) is None
+    assert chosen(spec(), TRIALS[4:], [], top=2, n_seeds=2, study_id="abc") is None
 
 
 def test_every_configuration_meets_a_seed_before_the_next_one_and_all_share_it():
-    plan = chosen(spec(), TRIALS, [], top=2, n_seeds=2)
+    plan = chosen(spec(), TRIALS, [], top=2, n_seeds=2, study_id="abc")
     assert plan is not None
     beside = sibling(spec(), plan)
     history: list[FrozenTrial] = []
@@ -108,7 +110,7 @@ def retrained(number, seed, value, state=TrialState.COMPLETE, at=0, **attrs):
 
 
 def test_results_come_by_configuration_and_seed_and_what_failed_is_left_out_with_its_reason():
-    plan = chosen(spec(), TRIALS, [], top=1, n_seeds=2)
+    plan = chosen(spec(), TRIALS, [], top=1, n_seeds=2, study_id="abc")
     assert plan is not None
     trials = [
         retrained(1, 1, 0.7, at=3),
@@ -135,7 +137,7 @@ def test_more_seeds_later_keep_what_is_trained():
         for n in (1, 3, 0)
     ]  # fmt: skip
 
-    plan = chosen(spec(), TRIALS, before, top=2, n_seeds=2)
+    plan = chosen(spec(), TRIALS, before, top=2, n_seeds=2, study_id="abc")
 
     assert plan is not None
     assert plan.n_trials == 6
