@@ -217,7 +217,7 @@ def test_a_confirmed_claim_says_by_how_much_and_how_sure():
     assert "It is 5.00 points better than the baseline (95 % interval +5.00 points to +5.00 points)." in words
     assert "accuracy 62.00 % over 3 networks" in words
     assert "63.00 % (61.40 % to 64.60 % from 3,589 images)" in words
-    assert "seen these 2 configurations 1.50 points better" in words
+    assert "seen this configuration 2.00 points better" in words  # the baseline was not chosen
     assert confirmed_table(a_confirmation()).rows[1][0] == "0 (baseline)"
 
 
