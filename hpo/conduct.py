@@ -29,6 +29,7 @@ from hpo.display import Display, best_table
 from hpo.drawing import Drawing
 from hpo.launch import Launcher
 from hpo.leases import Leases, become_owner
+from hpo.names import OUTBOX
 from hpo.options import tracking_uri
 from hpo.outbox import PARENT, open_outbox
 from hpo.plan import Plan, less_kept
@@ -41,7 +42,6 @@ from hpo.tracked import DEFAULT_URI, StudyIdentity, describe_study, parent_statu
 from hpo.whole import write_whole
 from hpo.worker import Assignment
 
-OUTBOX = "outbox"
 log = logging.getLogger("hpo")
 MAX_DEATHS = 3
 _ORDINALS = ("", "first", "second", "third")

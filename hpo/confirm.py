@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from hpo.errors import HpoError, UserError
 from hpo.loading import load_spec
+from hpo.names import OUTBOX, OVER, sibling_name
 from hpo.options import MAX_WORKERS, add_places, ended, seconds, whole
 from hpo.spec import StudySpec, Trainer
 
@@ -74,7 +75,7 @@ def confirm_at_end(spec: StudySpec, options: Namespace) -> int:
     trials = study.get_trials(deepcopy=False)
     less, attrs = less_kept(spec), study.user_attrs
     budget = [attrs.get("hpo.n_trials", less.n_trials), less.n_epochs, less.timeout_seconds]
-    if attrs.get("hpo.over", {}).get("budget") != budget:
+    if attrs.get(OVER, {}).get("budget") != budget:
         sys.stdout.write(f"study {less_kept(spec).name} is not done: it is confirmed when it is\n")
         return 0
     top, seeds = affordable(spec, trials)
@@ -95,7 +96,7 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
         HpoError: no such study, no trial with a value, or what `run_study` raises.
     """
     from hpo.conduct import run_study
-    from hpo.plan import chosen, results, sibling, sibling_name, sibling_seed
+    from hpo.plan import chosen, results, sibling, sibling_seed
     from hpo.storage import existing_store, load_study, study_names
 
     store, beside = existing_store(options.storage), sibling_name(spec.name)
@@ -137,11 +138,9 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]")
     from rich.console import Console
 
     from hpo import confirmation
-    from hpo.conduct import OUTBOX
     from hpo.display import rich_table
     from hpo.export import delivered, trainer_of
     from hpo.outbox import open_outbox
-    from hpo.plan import sibling_name
     from hpo.report_claim import confirmed, confirmed_table
     from hpo.storage import existing_store, load_study
     from hpo.tracked import describe_study, log_confirmation

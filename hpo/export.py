@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.errors import UserError
 from hpo.loading import load_spec
+from hpo.names import OUTBOX, sibling_name
 from hpo.options import add_places, ended, tracking_uri
 from hpo.spec import Context, StudySpec, Trainer
 
@@ -110,7 +111,6 @@ def best_of(spec: StudySpec, storage: str, workdir: Path) -> Best:
         UserError: there is no such store or study, or none of its trials has a value.
     """
     from hpo.confirmation import read
-    from hpo.plan import sibling_name
     from hpo.schedulers.protocol import params_of
     from hpo.storage import existing_store, load_study
     from hpo.tracked import ranking
@@ -230,7 +230,6 @@ def delivered(options: Namespace, study: str) -> "tuple[str | None, Outbox]":
     Raises:
         UserError: no such store, no such study, or the tracking URI can't be one.
     """
-    from hpo.conduct import OUTBOX
     from hpo.delivery import deliver_all
     from hpo.outbox import open_outbox
     from hpo.storage import existing_store, load_study

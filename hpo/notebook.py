@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial
 
 from hpo.errors import UserError
 from hpo.leases import Leases
+from hpo.names import OUTBOX, OVER
 from hpo.options import size_of, study_name
 from hpo.outbox import open_outbox
 from hpo.schedulers.protocol import SECONDS, params_of
@@ -29,10 +30,8 @@ from hpo.storage import DEFAULT_URL, Store, existing_store, sqlite_path, study_n
 from hpo.storage import load_study as stored
 from hpo.tracked import ranking
 
-OUTBOX = "outbox"
 STUDY_ID = "hpo.study_id"
 FACTS = "hpo.facts"
-_OVER = "hpo.over"
 """The study's attribute by which `hpo.search` says why it is at its end, and under which budget."""
 
 
@@ -276,7 +275,7 @@ def state_of(study: optuna.Study, trials: Sequence[FrozenTrial], *, at_work: boo
     """How a study is: `running`, `done`, or `interrupted`: the same command goes on with it."""
     if at_work:
         return "running"
-    over = study.user_attrs.get(_OVER)
+    over = study.user_attrs.get(OVER)
     if over is None or any(t.state.name == "RUNNING" for t in trials):
         return "interrupted"
     under = over["budget"][0]

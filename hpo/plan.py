@@ -9,6 +9,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.confirmation import Retrained
+from hpo.names import sibling_name
 from hpo.schedulers.proposals import ENQUEUED, fixed_start
 from hpo.schedulers.protocol import SECONDS, Continue, Decision, History, params_of, within_budget
 from hpo.seeds import configuration_key, derived_seed
@@ -61,11 +62,6 @@ def plan_from_json(text: str) -> Plan:
     for name in ("configurations", "searched"):
         found[name] = {int(number): value for number, value in found[name].items()}
     return Plan(**found)
-
-
-def sibling_name(study: str) -> str:
-    """The name of the study that confirms another."""
-    return f"{study}-confirm"
 
 
 def sibling(spec: StudySpec, plan: Plan) -> StudySpec:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hpo.errors import UserError
 from hpo.loading import load_spec
+from hpo.names import OUTBOX
 from hpo.options import add_storage, ended
 from hpo.spec import StudySpec
 
@@ -85,7 +86,6 @@ def _report(spec: StudySpec, options: argparse.Namespace) -> int:
 
 def _outbox(study_id: str | None) -> "Outbox | None":
     """The study's outbox in this folder; one that is not there is not made."""
-    from hpo.conduct import OUTBOX
     from hpo.outbox import open_outbox
 
     if study_id is None or not (Path(OUTBOX) / f"{study_id}.db").is_file():
@@ -118,7 +118,6 @@ def _hand_over(facts: "Facts", outbox: "Outbox | None", output: Path) -> str:
     Raises:
         UserError: the tracking URI can't be one.
     """
-    from hpo.conduct import OUTBOX
     from hpo.delivery import deliver_all
     from hpo.outbox import PARENT
     from hpo.tracked import DEFAULT_URI, describe_study, put_artifact

@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial
 from hpo import confirmation
 from hpo.commit import git_commit
 from hpo.confirmation import Confirmation
+from hpo.names import OVER, sibling_name
 from hpo.outbox import PARENT, Outbox
-from hpo.plan import sibling_name
 from hpo.report_values import NONE, Table
 from hpo.spec import StudySpec
 from hpo.tracked import ranking
@@ -59,7 +59,7 @@ class Facts:
     @property
     def is_over(self) -> bool:
         """Whether the study was at its end."""
-        return self.confirmation is not None or "hpo.over" in self.attrs
+        return self.confirmation is not None or OVER in self.attrs
 
 
 def gather(spec: StudySpec, study: Study, outbox: Outbox | None, options: Namespace) -> Facts:

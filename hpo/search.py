@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.errors import FailuresError, LeaseLostError, UserError
 from hpo.leases import Lease, Owner
+from hpo.names import OVER
 from hpo.objective import Workplace, run_trial
 from hpo.records import Records
 from hpo.schedulers.protocol import (
@@ -34,8 +35,6 @@ MAX_FAILURES_IN_A_ROW = 3
 LEAST_SECONDS = 0.5
 """A budget of seconds is used up when less than this is left: nothing is begun for it."""
 _STUDY_ATTRS = "hpo:study_attrs"
-_OVER = "hpo.over"
-"""The study's attribute that says why it is at its end, and under which budget."""
 
 
 def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int | None) -> str:
@@ -101,7 +100,7 @@ def _next(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int | 
         return Wait() if at_work else _over(records, trials, resting, owner, reason, budget)
     if math.isfinite(left):
         place.stopping.deadline = time.monotonic() + left / (1 + at_work)
-    said = records.study.user_attrs.get(_OVER)
+    said = records.study.user_attrs.get(OVER)
     if said is not None and said["budget"] == budget:  # it was at its end, and was killed amid ending its trials
         return Wait() if at_work else _over(records, trials, paused, owner, said["reason"], budget)
     if interrupted := resting - paused:  # what was decided before comes first
@@ -126,7 +125,7 @@ def _over(
     reason: str,
     budget: list[Any],
 ) -> _Over:
-    records.study.set_user_attr(_OVER, {"reason": reason, "budget": budget})
+    records.study.set_user_attr(OVER, {"reason": reason, "budget": budget})
     return _Over(reason, [records.leases.claim(trials[n]._trial_id, owner) for n in sorted(at_rest)])  # noqa: SLF001
 
 

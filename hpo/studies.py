@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.errors import UserError
+from hpo.names import OUTBOX, sibling_name
 from hpo.options import (
     add_places,
     bytes_in_words,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:  # optuna takes half a second to import, and `--help` needs no
 
     from hpo.spec import StudySpec
     from hpo.storage import Store
-
-OUTBOX = "outbox"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,7 +124,7 @@ def delete(options: Namespace) -> int:
             _delete_files(workdir, folder, study_id)
     _delete_rows(store, study, workdir)
     sys.stdout.write(f"study {name} is deleted: {n_trials} trials{size}\n")
-    if (beside := f"{name}-confirm") in study_names(store):
+    if (beside := sibling_name(name)) in study_names(store):
         sys.stdout.write(f"what confirmed it, study {beside}, stays: --delete {beside}\n")
     return 0
 

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.commit import git_commit
 from hpo.confirmation import Confirmation, read
+from hpo.names import sibling_name
 from hpo.outbox import PARENT, Outbox
 from hpo.schedulers.protocol import params_of, was_paused
 from hpo.spec import Metrics, Params, StudySpec
@@ -187,7 +188,7 @@ def describe_study(outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial
         parts.append(f"Best of {n_ended} ended trials: **{best.value:.4f}**, trial {best.number}, with\n\n{params}")
     mark = folder / ".study_id"
     study_id = mark.read_text().strip() if mark.exists() else ""
-    if (said := read(folder.with_name(f"{folder.name}-confirm"), study_id)) is not None:
+    if (said := read(folder.with_name(sibling_name(folder.name)), study_id)) is not None:
         from hpo.report_claim import confirmed  # which knows this module
 
         parts.append("Confirmed on fresh seeds:\n\n" + "\n".join(f"- {sentence}" for sentence in confirmed(said)))

@@ -1,0 +1,11 @@
+"""Names under which several modules find what one of them has put: folders, a study's attributes, a sibling study."""
+
+OUTBOX = "outbox"
+"""The folder of outboxes, in the working folder."""
+OVER = "hpo.over"
+"""The study's attribute that says why it is at its end, and under which budget."""
+
+
+def sibling_name(study: str) -> str:
+    """The name of the study that confirms another."""
+    return f"{study}-confirm"
