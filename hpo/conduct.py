@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import shlex
 import signal
 import sys
@@ -33,6 +32,7 @@ from hpo.names import OUTBOX
 from hpo.options import tracking_uri
 from hpo.outbox import PARENT, open_outbox
 from hpo.plan import Plan, less_kept
+from hpo.prepared import cores
 from hpo.records import Records
 from hpo.search import MAX_FAILURES_IN_A_ROW
 from hpo.spec import StudySpec
@@ -90,7 +90,7 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
         storage=store.url,
         data=options.data,
         device=options.device,
-        threads=max(1, _cores() // n_workers),
+        threads=max(1, cores() // n_workers),
         workers=n_workers,
         # Workers that were counted out run one trial each, unless that is counted out, too.
         lanes=options.workers_per_device or (None if options.workers is None else 1),
@@ -364,10 +364,6 @@ def _signals(launcher: Launcher) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _command() -> str:

@@ -17,6 +17,7 @@ from hpo.errors import HpoError, UserError
 from hpo.loading import load_spec
 from hpo.names import OUTBOX, OVER, sibling_name
 from hpo.options import MAX_WORKERS, add_places, ended, seconds, whole
+from hpo.prepared import prepared_here
 from hpo.spec import StudySpec, Trainer
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]")
 
     from hpo import confirmation
     from hpo.display import rich_table
-    from hpo.export import delivered, trainer_of
+    from hpo.export import delivered
     from hpo.outbox import open_outbox
     from hpo.report_claim import confirmed, confirmed_table
     from hpo.storage import existing_store, load_study
@@ -151,7 +152,7 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]")
     said = confirmation.confirmed(found, study=spec.name, metric=spec.metric, direction=spec.direction)
     said = replace(said, study_id=study_id_of(of))
     confirmation.write(said, folder)  # whatever the trainer does now
-    trainer = trainer_of(spec, options)
+    trainer = prepared_here(spec, device=options.device, data=options.data)
     said = replace(said, test=test_of(said, beside, trainer, folder))
     file = confirmation.write(said, folder)
     outboxes = [open_outbox(Path(OUTBOX), study.user_attrs["hpo.study_id"]) for study in (of, beside)]

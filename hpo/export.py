@@ -4,8 +4,6 @@ The best is the confirmed winner; before there is one, the best trial of the sea
 """
 
 import argparse
-import logging
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -17,12 +15,11 @@ from hpo.errors import UserError
 from hpo.loading import load_spec
 from hpo.names import OUTBOX, sibling_name
 from hpo.options import add_places, ended, tracking_uri
-from hpo.spec import Context, StudySpec, Trainer
+from hpo.prepared import prepared_here
+from hpo.spec import StudySpec, Trainer
 
 if TYPE_CHECKING:
     from hpo.outbox import Outbox
-
-log = logging.getLogger("hpo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +87,7 @@ def export(spec: StudySpec, options: Namespace) -> int:
     say = sys.stdout.write
     what = f"trial {best.number} of {best.study}"
     say(f"{what}, {spec.metric} {best.value:.4f}, {'confirmed' if best.confirmed else 'not confirmed'}\n")
-    trainer = trainer_of(spec, options)
+    trainer = prepared_here(spec, device=options.device, data=options.data)
     folder = workdir / best.study / str(best.number)
     for file in files:
         if not exported(trainer, folder, file):
@@ -140,22 +137,6 @@ def best_of(spec: StudySpec, storage: str, workdir: Path) -> Best:
         confirmed=False,
         figures={},
     )
-
-
-def trainer_of(spec: StudySpec, options: Namespace) -> Trainer:
-    """A trainer of the study, in this process.
-
-    Raises:
-        UserError: `prepare` raises.
-    """
-    context = Context(device=options.device, data=options.data, threads=os.cpu_count() or 1, stop=lambda: False)
-    try:
-        return spec.prepare(context)
-    except UserError:
-        raise
-    except Exception as error:  # the user's code
-        log.debug("prepare raised", exc_info=True)
-        raise UserError(f"prepare of study {spec.name!r} raises {type(error).__name__}: {error}") from error
 
 
 def exported(trainer: Trainer, folder: Path, file: Path) -> bool:

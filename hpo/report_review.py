@@ -3,15 +3,15 @@
 import base64
 import json
 import logging
-import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpo.prepared import prepared_here
 from hpo.report_values import Table, cell
-from hpo.spec import Context, StudySpec
+from hpo.spec import StudySpec
 from hpo.whole import write_whole
 
 log = logging.getLogger("hpo")
@@ -90,9 +90,7 @@ def review(spec: StudySpec, trial: Path, *, device: str | None, data: str | None
 
 
 def _ask(spec: StudySpec, trial: Path, device: str | None, data: str | None) -> Sequence[Mapping[str, Any]] | None:
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    trainer = spec.prepare(Context(device=device, data=data, threads=threads, stop=lambda: False))
-    method = getattr(trainer, "review", None)
+    method = getattr(prepared_here(spec, device=device, data=data), "review", None)
     return None if method is None else list(method(trial))
 
 

@@ -27,6 +27,7 @@ from hpo.objective import Emit, Workplace
 from hpo.outbox import open_outbox
 from hpo.plan import less_kept, plan_from_json, sibling
 from hpo.preflight import candidates_of, preflight
+from hpo.prepared import prepared
 from hpo.records import Records
 from hpo.resume import OpenStudy, check_params, open_study
 from hpo.schedulers.named import make_scheduler
@@ -211,24 +212,7 @@ def _prepared(spec: StudySpec, assignment: Assignment, stopping: Stopping, n_lan
         stop=stopping,
         workers=assignment.workers * n_lanes,
     )
-    try:
-        trainer = spec.prepare(context)
-    except HpoError:
-        raise
-    except Exception as error:  # the user's code: told as a fault of it, with the way there for who asks
-        log.debug("prepare raised", exc_info=True)
-        raise UserError(f"prepare of study {spec.name!r} raises {type(error).__name__}: {error}") from error
-    made: object = trainer
-    if not callable(getattr(made, "train", None)):
-        raise UserError(
-            f"prepare of study {spec.name!r} must return a trainer, an object with `train`, got {made!r:.80}"
-        )
-    if spec.reuse_epochs and not getattr(made, "continues_past_epochs", False):
-        raise UserError(
-            f"study {spec.name!r}: reuse_epochs needs a trainer whose epochs do not depend on how many there will be, "
-            "and which says so: `continues_past_epochs = True`"
-        )
-    return trainer
+    return prepared(spec, context)
 
 
 def _fastest(spec: StudySpec, trainer: Trainer, emit: Emit) -> int:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -317,6 +318,9 @@ class Reviewing:
         self.n += 1
         return self
 
+    def train(self, params, *, seed, workdir):
+        raise AssertionError("a report trains nothing")
+
     def review(self, workdir):
         (workdir / "review").mkdir()
         (workdir / "review" / "most_wrong.png").write_bytes(b"\x89PNG" + bytes(12) + struct.pack(">II", 300, 100))
@@ -353,7 +357,7 @@ def test_the_trainer_is_asked_once_and_its_pictures_are_in_the_page(tmp_path):
     ("prepare", "words"),
     [
         (no_trainer, "NotImplementedError"),
-        (lambda _c: object(), "has no `review`"),
+        (lambda _c: SimpleNamespace(train=print), "has no `review`"),
         (Reviewing([{"text": "no title"}]), "KeyError"),
         (Reviewing(None), "TypeError"),
     ],
