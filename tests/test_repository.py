@@ -14,6 +14,7 @@ def test_no_photograph_of_the_data_set_is_in_the_project():
         "docs/runs.png",
         "docs/learning_curve.png",
         "docs/confusion_matrix.png",
+        "docs/report.png",
         "docs/search_lcbench.png",
         "docs/search_taskset.png",
     }
