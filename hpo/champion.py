@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ class Contender:
         direction: maximize or minimize.
         value: of the metric: the confirmed mean, or what the search saw.
         confirmed: whether it was confirmed on fresh seeds.
+        configuration: that it was trained with: the study's id and the number of the search's trial.
+        surpassed: configurations that were confirmed on the same seeds, and came out no better.
         description: what the trainer says of itself: data digest, class names, data set.
         figures: further metrics, such as the test split's.
         file: the network, as the trainer's `export` writes it.
@@ -48,6 +50,8 @@ class Contender:
     direction: str
     value: float
     confirmed: bool
+    configuration: str
+    surpassed: Collection[str]
     description: Mapping[str, Any]
     figures: Mapping[str, float]
     file: Path
@@ -58,6 +62,7 @@ class Contender:
         return {
             "hpo.state": state,
             "hpo.trial": self.trial,
+            "hpo.configuration": self.configuration,
             "hpo.metric": self.metric,
             "hpo.direction": self.direction,
             "hpo.value": repr(self.value),
@@ -84,7 +89,7 @@ def register(contender: Contender, uri: str, *, force: bool = False) -> str:
         present = client.by_alias(name, CHAMPION)
         if present is not None and _is(present, contender):
             return f"the champion of {name} is {contender.trial} already, version {present.version}"
-        if present is not None and not force and (reason := _better(present.tags, contender)):
+        if present is not None and not force and (reason := why_it_stays(present.tags, contender)):
             return f"the champion of {name} stays {present.tags.get('hpo.trial')}: {reason}; --force replaces it"
         version = next((v for v in client.versions(name) if _is(v, contender)), None)
         if version is None:
@@ -136,11 +141,14 @@ def _is(version: "ModelVersion", contender: Contender) -> bool:
     return version.run_id == contender.run_id and all(version.tags.get(key) == tags[key] for key in keys)
 
 
-def _better(present: Mapping[str, str], contender: Contender) -> str | None:
-    """Why the present champion stays; None where it does not."""
+def why_it_stays(present: Mapping[str, str], contender: Contender) -> str | None:
+    """Why a champion, of these tags, stays; None where it does not."""
     if present.get("hpo.state") == "confirmed" and not contender.confirmed:
         return "it is confirmed, and this one is not"
     if present.get("hpo.state") != "confirmed" and contender.confirmed:
+        return None
+    # The latest confirmation of it knows more than the one that made it champion: more seeds, or more rivals.
+    if contender.confirmed and present.get("hpo.configuration") in {contender.configuration, *contender.surpassed}:
         return None
     tags = contender.tags()
     if any(present.get(key) != tags[key] for key in ("hpo.data_digest", "hpo.metric", "hpo.direction")):

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,7 +31,7 @@ from hpo.leases import Leases, become_owner
 from hpo.names import OUTBOX
 from hpo.options import tracking_uri
 from hpo.outbox import PARENT, open_outbox
-from hpo.plan import Plan, less_kept
+from hpo.plan import Plan
 from hpo.prepared import cores
 from hpo.records import Records
 from hpo.search import MAX_FAILURES_IN_A_ROW
@@ -79,9 +79,6 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
     display = Display(console, spec)
     conductor = Conductor(spec, store, uri, tracking, Path(options.workdir), display, may_grow=plan is None)
     n_workers = options.workers or 1
-    n_trials = options.trials if plan is None else plan.n_trials
-    if plan is None and options.confirm and n_trials is not None:
-        n_trials = less_kept(replace(spec, n_trials=n_trials)).n_trials
     assignment = Assignment(
         study=options.study,
         plan=None if plan is None else plan.to_json(),
@@ -94,7 +91,7 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
         workers=n_workers,
         # Workers that were counted out run one trial each, unless that is counted out, too.
         lanes=options.workers_per_device or (None if options.workers is None else 1),
-        n_trials=n_trials,
+        n_trials=options.trials if plan is None else plan.n_trials,
         keeps=plan is None and options.confirm,
         workdir=options.workdir,
         outbox=OUTBOX,

@@ -6,17 +6,18 @@ winner's test split is looked at, once, and its best network becomes the study's
 
 import argparse
 import logging
+import math
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.errors import HpoError, UserError
 from hpo.loading import load_spec
 from hpo.names import OUTBOX, OVER, sibling_name
-from hpo.options import MAX_WORKERS, add_places, ended, seconds, whole
+from hpo.options import MAX_WORKERS, add_places, add_trainer, ended, seconds, whole
 from hpo.prepared import prepared_here
 from hpo.spec import StudySpec, Trainer
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from hpo.confirmation import Confirmation, Retrained, Test
+    from hpo.plan import Plan
 
 TOP, SEEDS, MOST = 5, 5, 100
 TESTS = "hpo.tests"
@@ -57,29 +59,31 @@ def parser() -> argparse.ArgumentParser:
     add("--top", type=whole(MOST), default=TOP, metavar="K", help=f"how many of the best configurations [{TOP}]")
     add("--seeds", type=whole(MOST), default=SEEDS, metavar="S", help=f"on how many seeds each [{SEEDS}]")
     add_places(found)
-    add("--data", metavar="PATH", help="the data set [FER2013_DIR, else ./datasets]")
-    add("--device", metavar="D", help="cuda, cuda:1, mps or cpu [the best there is]")
     add("--timeout", type=seconds, metavar="S", help="stop after S seconds; the same command goes on")
     add("--workers", type=whole(MAX_WORKERS), metavar="N", help="worker processes on this machine [1]")
     add("--workers-per-device", type=whole(MAX_WORKERS), metavar="K", help="trials at a time in each worker")
     add("--force", action="store_true", help="let the winner replace a better champion")
-    add("-v", "--verbose", action="store_true", help="say more")
+    add_trainer(found)
     return found
 
 
 def confirm_at_end(spec: StudySpec, options: Namespace) -> int:
     """What `hpo.run --confirm` does when its search is done; nothing where that was only interrupted in time."""
-    from hpo.plan import affordable, less_kept
+    from hpo.plan import affordable, less_kept, trials_less_kept
+    from hpo.stages import command_began
     from hpo.storage import existing_store, load_study
 
     study = load_study(existing_store(options.storage), spec.name)
     trials = study.get_trials(deepcopy=False)
     less, attrs = less_kept(spec), study.user_attrs
-    budget = [attrs.get("hpo.n_trials", less.n_trials), less.n_epochs, less.timeout_seconds]
-    if attrs.get(OVER, {}).get("budget") != budget:
-        sys.stdout.write(f"study {less_kept(spec).name} is not done: it is confirmed when it is\n")
+    n_trials = attrs.get("hpo.n_trials", spec.n_trials)
+    budget = [trials_less_kept(n_trials), less.n_epochs, less.timeout_seconds]
+    if options.timeout is not None:
+        options.timeout -= time.time() - command_began()  # of both together
+    if attrs.get(OVER, {}).get("budget") != budget or (options.timeout or 1.0) <= 0:
+        sys.stdout.write(f"study {spec.name} is confirmed when it is done: the same command goes on\n")
         return 0
-    top, seeds = affordable(spec, trials)
+    top, seeds = affordable(spec, n_trials, trials)
     options.trials, options.confirm, options.force = None, False, False
     return confirm(spec, options, top, seeds)
 
@@ -119,7 +123,8 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
     if plan.baseline is None:
         say("there is no baseline: the study enqueues nothing, or has not tried it\n")
     n = len(plan.configurations)
-    say(f"confirming {n} configuration{'s'[: n != 1]} of {spec.name} on {n_seeds} seed{'s'[: n_seeds != 1]} each\n")
+    say(f"confirming {n} configuration{'s'[: n != 1]} of {spec.name} on {n_seeds} seed{'s'[: n_seeds != 1]} each")
+    say(f"{_cost(spec, plan, trials, plan.n_trials - len(before))}\n")
     if code := run_study(sibling(spec, plan), options, plan):
         return code
     found, lost = results(plan, load_study(store, beside).get_trials(deepcopy=False))
@@ -130,6 +135,23 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
     if not found:
         raise HpoError(f"no configuration of {spec.name!r} came through on all of {n_seeds} seeds")
     return _conclude(spec, options, found)
+
+
+def _cost(spec: StudySpec, plan: "Plan", trials: "Sequence[FrozenTrial]", n: int) -> str:
+    """What is to come, in words: how many trainings, epochs and hours, at the search's own pace."""
+    from hpo.plan import epoch_seconds
+    from hpo.words import duration
+
+    if n <= 0:
+        return ""
+    most = math.inf if spec.max_epochs is None else spec.max_epochs
+    longest = max(min(float(params.get("epochs", most)), most) for params in plan.configurations.values())
+    words = f": {n} training{'s'[: n != 1]}"
+    if math.isfinite(longest):
+        words += f" of up to {longest:.0f} epochs"
+        if seconds := epoch_seconds(trials):
+            words += f", about {duration(n * longest * seconds)} of the device at the search's pace"
+    return words
 
 
 def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]") -> int:
@@ -197,7 +219,10 @@ def _champion(spec: StudySpec, options: Namespace, trainer: Trainer) -> Iterator
         yield "the trainer exports no network: there is no champion"
         return
     yield f"the winner's best network: {file}"
-    yield registered(spec, options, best, trainer, file)
+    try:
+        yield registered(spec, options, best, trainer, file)
+    except UserError as error:  # MLflow went away meanwhile; what was confirmed is kept
+        yield f"{error}; the same command makes the champion"
 
 
 def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Path) -> "Test | None":
@@ -214,7 +239,7 @@ def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Pat
     """
     from dataclasses import replace
 
-    from hpo.confirmation import Test, estimate, share_interval, test_from
+    from hpo.confirmation import Test, as_json, estimate, share_interval, test_from
     from hpo.resume import description_of
 
     looks = beside.user_attrs.get(TESTS, [])
@@ -247,7 +272,7 @@ def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Pat
         n_images=n_images,
         scorings=len(looks) + 1,
     )
-    beside.set_user_attr(TESTS, [*looks, {"trials": list(said.best.trials), "test": asdict(test)}])
+    beside.set_user_attr(TESTS, [*looks, {"trials": list(said.best.trials), "test": as_json(test)}])
     return test
 
 

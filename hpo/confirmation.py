@@ -231,8 +231,18 @@ def confirmed(retrained: Sequence[Retrained], *, study: str, metric: str, direct
 def write(confirmation: Confirmation, folder: Path) -> Path:
     """Write it as `folder/confirmation.json`, whole or not at all; gives the file."""
     path = folder / FILE
-    write_whole(path, json.dumps(dataclasses.asdict(confirmation), indent=2).encode())
+    found = _finite(dataclasses.asdict(confirmation))
+    write_whole(path, json.dumps(found, indent=2, allow_nan=False).encode())
     return path
+
+
+def _finite(found: Any) -> Any:
+    """A value as JSON can have it: an interval's end that is infinite is null there."""
+    if isinstance(found, dict):
+        return {name: _finite(value) for name, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_finite(value) for value in found]
+    return None if isinstance(found, float) and math.isinf(found) else found
 
 
 def read(folder: Path, study_id: str) -> Confirmation | None:
@@ -253,16 +263,27 @@ def _read(found: Mapping[str, Any]) -> Confirmation:
             **one,
             "trials": tuple(one["trials"]),
             "values": tuple(one["values"]),
-            "estimate": Estimate(**one["estimate"]),
+            "estimate": _estimate(one["estimate"]),
         })
         for one in found["configurations"]
     )  # fmt: skip
     test = None if found["test"] is None else test_from(found["test"])
-    difference = None if found["difference"] is None else Estimate(**found["difference"])
-    known = {**found, "configurations": configurations, "winner": Estimate(**found["winner"])}
+    difference = None if found["difference"] is None else _estimate(found["difference"])
+    known = {**found, "configurations": configurations, "winner": _estimate(found["winner"])}
     return Confirmation(**{**known, "difference": difference, "test": test})
 
 
 def test_from(found: Mapping[str, Any]) -> Test:
     """A test as JSON kept it."""
-    return Test(**{**found, "values": tuple(found["values"]), "estimate": Estimate(**found["estimate"])})
+    return Test(**{**found, "values": tuple(found["values"]), "estimate": _estimate(found["estimate"])})
+
+
+def as_json(test: Test) -> dict[str, Any]:
+    """A test as JSON can have it."""
+    found: dict[str, Any] = _finite(dataclasses.asdict(test))
+    return found
+
+
+def _estimate(found: Mapping[str, Any]) -> Estimate:
+    low, high = found["low"], found["high"]
+    return Estimate(**{**found, "low": -math.inf if low is None else low, "high": math.inf if high is None else high})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hpo.errors import UserError
 from hpo.loading import load_spec
 from hpo.names import OUTBOX, sibling_name
-from hpo.options import add_places, ended, tracking_uri
+from hpo.options import add_places, add_trainer, ended, tracking_uri
 from hpo.prepared import prepared_here
 from hpo.spec import StudySpec, Trainer
 
@@ -41,9 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add("--register", action="store_true", help="make it the champion: an MLflow model of the study's name")
     add("--force", action="store_true", help="let it replace a better champion")
     add_places(found)
-    add("--data", metavar="PATH", help="the data set, whose mean and spread belong to the network [FER2013_DIR]")
-    add("--device", metavar="D", help="cuda, cuda:1, mps or cpu [the best there is]")
-    add("-v", "--verbose", action="store_true", help="say more")
+    add_trainer(found)
     return found
 
 
@@ -57,6 +55,8 @@ class Best:
         params: that it was trained with.
         value: the confirmed mean, or what the search saw.
         confirmed: whether it was confirmed.
+        configuration: that it was trained with: the study's id and the number of the search's trial.
+        surpassed: configurations that were confirmed beside it.
         figures: what its test split gave.
     """
 
@@ -65,6 +65,8 @@ class Best:
     params: Mapping[str, Any]
     value: float
     confirmed: bool
+    configuration: str
+    surpassed: Sequence[str] = ()
     figures: Mapping[str, float]
 
 
@@ -115,7 +117,8 @@ def best_of(spec: StudySpec, storage: str, workdir: Path) -> Best:
     study = load_study(existing_store(storage), spec.name)
     trials = study.get_trials(deepcopy=False)
     beside = sibling_name(spec.name)
-    if (said := read(workdir / beside, study.user_attrs.get("hpo.study_id", ""))) is not None:
+    study_id = study.user_attrs.get("hpo.study_id", "")
+    if (said := read(workdir / beside, study_id)) is not None:
         winner = said.best
         return Best(
             study=beside,
@@ -123,6 +126,8 @@ def best_of(spec: StudySpec, storage: str, workdir: Path) -> Best:
             params=winner.params,
             value=winner.estimate.mean,
             confirmed=True,
+            configuration=f"{study_id} {winner.trial}",
+            surpassed=[f"{study_id} {other.trial}" for other in said.configurations[1:]],
             figures={} if said.test is None else {f"test_{said.test.metric}": said.test.champion},
         )
     ranked = ranking(spec, trials)
@@ -135,6 +140,7 @@ def best_of(spec: StudySpec, storage: str, workdir: Path) -> Best:
         params=params_of(best),
         value=best.value or 0.0,
         confirmed=False,
+        configuration=f"{study_id} {best.number}",
         figures={},
     )
 
@@ -196,6 +202,8 @@ def registered(spec: StudySpec, options: Namespace, best: Best, trainer: Trainer
             direction=spec.direction,
             value=best.value,
             confirmed=best.confirmed,
+            configuration=best.configuration,
+            surpassed=best.surpassed,
             description=description_of(trainer),
             figures=best.figures,
             file=file,

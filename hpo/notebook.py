@@ -24,6 +24,7 @@ from hpo.leases import Leases
 from hpo.names import OUTBOX, OVER
 from hpo.options import size_of, study_name
 from hpo.outbox import open_outbox
+from hpo.plan import trials_less_kept
 from hpo.schedulers.protocol import SECONDS, params_of
 from hpo.spec import StudySpec
 from hpo.storage import DEFAULT_URL, Store, existing_store, sqlite_path, study_names
@@ -279,7 +280,8 @@ def state_of(study: optuna.Study, trials: Sequence[FrozenTrial], *, at_work: boo
     if over is None or any(t.state.name == "RUNNING" for t in trials):
         return "interrupted"
     under = over["budget"][0]
-    more = study.user_attrs.get("hpo.n_trials", under) != under or (under is not None and _n_started(trials) > under)
+    given = study.user_attrs.get("hpo.n_trials", under)
+    more = under not in {given, trials_less_kept(given)} or (under is not None and _n_started(trials) > under)
     return "interrupted" if more else "done"  # it went on under a greater budget, and was interrupted in that
 
 

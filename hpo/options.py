@@ -44,6 +44,14 @@ def add_tracking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tracking-uri", metavar="URI", help=words)
 
 
+def add_trainer(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that a trainer is prepared with, and `--verbose`."""
+    add = parser.add_argument
+    add("--data", metavar="PATH", help="the data set [FER2013_DIR, else ./datasets]")
+    add("--device", metavar="D", help="cuda, cuda:1, mps or cpu [the best there is]")
+    add("-v", "--verbose", action="store_true", help="say more: stages of the start, tracebacks")
+
+
 def tracking_uri(given: str | None) -> str:
     """Where MLflow is: as the flag says, or the environment, or in the working folder."""
     from hpo.tracked import DEFAULT_URI
@@ -82,6 +90,19 @@ def ended(body: Callable[[], int], verbose: bool = False) -> int:  # noqa: FBT00
         return DiskFullError.exit_code if disk_is_full(error) else UserError.exit_code
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if not _of_the_store(error):
+            raise
+        log.debug("%s", error, exc_info=True)
+        sys.stderr.write(f"the store can't be used now: {str(error).splitlines()[0]}\n")
+        return DiskFullError.exit_code if disk_is_full(error) else HpoError.exit_code
+
+
+def _of_the_store(error: Exception) -> bool:
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return isinstance(error, SQLAlchemyError | StorageInternalError)
 
 
 def size_of(folder: Path) -> int:

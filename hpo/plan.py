@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,8 +19,8 @@ from hpo.tracked import ranking
 
 KEPT = 0.15
 """The share of a search's budget that `hpo.run --confirm` keeps for its confirmation."""
-CONFIGURATION, SEED = "configuration", "seed"
-MAX_SEEDS = 1_000
+CONFIGURATION, SEED, ATTEMPT = "configuration", "seed", "attempt"
+MAX_SEEDS = MAX_ATTEMPTS = 1_000
 _SIZES = ((2, 2), (2, 3), (3, 3), (3, 4), (4, 4), (4, 5), (5, 5))
 """Configurations on seeds, as they grow with what is kept for them."""
 
@@ -36,6 +37,7 @@ class Plan:
         n_trials: of the sibling study in the end: what it has already, failed ones too, and what is to come. So it is
             another budget whenever there is something to come.
         study_id: of the search: a later study of the same name has other trials under the same numbers.
+        failed: how often a configuration has failed on a seed: (configuration, seed, times). It is tried again.
     """
 
     configurations: Mapping[int, Mapping[str, Any]]
@@ -44,12 +46,14 @@ class Plan:
     n_seeds: int
     n_trials: int
     study_id: str
+    failed: Sequence[tuple[int, int, int]] = ()
 
     def pairs(self) -> Iterator[dict[str, int]]:
         """What is trained, in order: every configuration on the first seed, then on the next."""
+        times = {(number, seed): n for number, seed, n in self.failed}
         for seed in range(self.n_seeds):
             for number in self.configurations:
-                yield {CONFIGURATION: number, SEED: seed}
+                yield {CONFIGURATION: number, SEED: seed, ATTEMPT: times.get((number, seed), 0)}
 
     def to_json(self) -> str:
         """One line."""
@@ -61,7 +65,7 @@ def plan_from_json(text: str) -> Plan:
     found = json.loads(text)
     for name in ("configurations", "searched"):
         found[name] = {int(number): value for number, value in found[name].items()}
-    return Plan(**found)
+    return Plan(**{**found, "failed": [tuple(one) for one in found["failed"]]})
 
 
 def sibling(spec: StudySpec, plan: Plan) -> StudySpec:
@@ -75,6 +79,7 @@ def sibling(spec: StudySpec, plan: Plan) -> StudySpec:
     def suggest(trial: Any) -> Mapping[str, Any]:
         number = trial.suggest_int(CONFIGURATION, 0, MAX_TRIALS)
         trial.suggest_int(SEED, 0, MAX_SEEDS - 1)
+        trial.suggest_int(ATTEMPT, 0, MAX_ATTEMPTS - 1)
         return plan.configurations.get(number, some)
 
     return replace(
@@ -146,7 +151,7 @@ def chosen(
     found = list(best.values())[:top]
     if not found:
         return None
-    baseline = next((t for t in trials if spec.enqueue and t.user_attrs.get(ENQUEUED) == dict(spec.enqueue[0])), None)
+    baseline = baseline_of(spec, trials)
     if baseline is not None:
         twin = next((t for t in found if _key(t) == _key(baseline)), None)
         if twin is None:
@@ -161,8 +166,21 @@ def chosen(
         n_trials=1,
         study_id=study_id,
     )
+    failed = Counter(pair for t in retrained if t.state == TrialState.FAIL and (pair := _pair(t)) is not None)
+    plan = replace(plan, failed=[(number, seed, times) for (number, seed), times in sorted(failed.items())])
     tried = [t.user_attrs.get(ENQUEUED) for t in retrained]
     return replace(plan, n_trials=max(1, len(retrained) + sum(pair not in tried for pair in plan.pairs())))
+
+
+def _pair(retrained: FrozenTrial) -> tuple[int, int] | None:
+    """The configuration and the seed of a trial that confirms; None where its worker died before they were known."""
+    params = retrained.params
+    return (params[CONFIGURATION], params[SEED]) if {CONFIGURATION, SEED} <= params.keys() else None
+
+
+def baseline_of(spec: StudySpec, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The trial of a study's first enqueued configuration; None where there is none among these."""
+    return next((t for t in trials if spec.enqueue and t.user_attrs.get(ENQUEUED) == dict(spec.enqueue[0])), None)
 
 
 def _key(trial: FrozenTrial) -> str:
@@ -177,9 +195,7 @@ def results(plan: Plan, retrained: Sequence[FrozenTrial]) -> tuple[list[Retraine
         plan: that was trained.
         retrained: trials of the sibling study.
     """
-    ended = {
-        (t.params[CONFIGURATION], t.params[SEED]): t for t in retrained if {CONFIGURATION, SEED} <= t.params.keys()
-    }
+    ended = {_pair(t): t for t in retrained}  # the last attempt's
     found, lost = [], []
     for number, params in plan.configurations.items():
         trials = [ended.get((number, seed)) for seed in range(plan.n_seeds)]
@@ -203,31 +219,43 @@ def results(plan: Plan, retrained: Sequence[FrozenTrial]) -> tuple[list[Retraine
     return found, lost
 
 
-def affordable(spec: StudySpec, trials: Sequence[FrozenTrial]) -> tuple[int, int]:
+def affordable(spec: StudySpec, n_trials: int | None, trials: Sequence[FrozenTrial]) -> tuple[int, int]:
     """How many configurations on how many seeds the budget that was kept pays for: (top, seeds), at least (2, 2).
 
     The baseline is trained as well.
+
+    Args:
+        spec: of the search.
+        n_trials: its budget of trials, with what is kept.
+        trials: of the search.
     """
     longest = [float(params_of(t).get("epochs", spec.max_epochs or 1)) for t in ranking(spec, trials)[:5]]
     epochs = min(max(longest, default=float(spec.max_epochs or 1)), float(spec.max_epochs or math.inf))
-    pays = [KEPT * spec.n_trials] if spec.n_trials is not None else []
+    pays = [KEPT * n_trials] if n_trials is not None else []
     if spec.n_epochs is not None:
         pays.append(KEPT * spec.n_epochs / epochs)
-    if spec.timeout_seconds is not None:
-        trained = sum(len(t.intermediate_values) for t in trials)
-        seconds = sum(t.user_attrs.get(SECONDS, 0.0) for t in trials)
-        if trained and seconds:
-            pays.append(KEPT * spec.timeout_seconds / (epochs * seconds / trained))
+    if spec.timeout_seconds is not None and (seconds := epoch_seconds(trials)):
+        pays.append(KEPT * spec.timeout_seconds / (epochs * seconds))
     fitting = [(top, seeds) for top, seeds in _SIZES if (top + 1) * seeds <= min(pays, default=0.0)]
     return fitting[-1] if fitting else _SIZES[0]
 
 
+def epoch_seconds(trials: Sequence[FrozenTrial]) -> float | None:
+    """What an epoch of these trials took on its device, in seconds; None where none was trained."""
+    trained = sum(len(t.intermediate_values) for t in trials)
+    seconds = sum(t.user_attrs.get(SECONDS, 0.0) for t in trials)
+    return seconds / trained if trained and seconds else None
+
+
 def less_kept(spec: StudySpec) -> StudySpec:
-    """A search's budget without what is kept for its confirmation."""
-    left = 1 - KEPT
+    """A search's budget of epochs and seconds without what is kept for its confirmation."""
     return replace(
         spec,
-        n_trials=None if spec.n_trials is None else max(1, round(left * spec.n_trials)),
-        n_epochs=None if spec.n_epochs is None else max(1, round(left * spec.n_epochs)),
-        timeout_seconds=None if spec.timeout_seconds is None else left * spec.timeout_seconds,
+        n_epochs=None if spec.n_epochs is None else max(1, round((1 - KEPT) * spec.n_epochs)),
+        timeout_seconds=None if spec.timeout_seconds is None else (1 - KEPT) * spec.timeout_seconds,
     )
+
+
+def trials_less_kept(n_trials: int | None) -> int | None:
+    """A search's budget of trials without what is kept for its confirmation."""
+    return None if n_trials is None else max(1, round((1 - KEPT) * n_trials))

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from hpo.errors import DiskFullError
 from hpo.objective import Emit
-from hpo.resume import OpenStudy
+from hpo.resume import OpenStudy, enqueued_params
 from hpo.space import CORNERS, walk
 from hpo.spec import Params, StudySpec, Trainer
 from hpo.words import spread
@@ -53,8 +53,9 @@ def preflight(spec: StudySpec, opened: OpenStudy, trainer: Trainer, folder: Path
 
 
 def candidates_of(spec: StudySpec) -> list[Params]:
-    """Params that may come: both ends of every categorical branch."""
-    return [branch.params for corner in CORNERS for branch in walk(spec.suggest, corner)]
+    """Params that may come: both ends of every categorical branch, and what is enqueued."""
+    ends = [branch.params for corner in CORNERS for branch in walk(spec.suggest, corner)]
+    return [*ends, *(enqueued_params(spec, position) for position in range(len(spec.enqueue)))]
 
 
 def forecast(

@@ -8,6 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from hpo.confirmation import Configuration, Confirmation, Test
+from hpo.plan import baseline_of
 from hpo.report_values import (
     NONE,
     Table,
@@ -19,7 +20,6 @@ from hpo.report_values import (
     params_words,
     value_words,
 )
-from hpo.schedulers.proposals import ENQUEUED
 from hpo.schedulers.protocol import params_of
 from hpo.spec import StudySpec
 
@@ -71,13 +71,6 @@ def claim(spec: StudySpec, ranked: Sequence[FrozenTrial], confirmation: Confirma
 def confirm_command(study: str) -> str:
     """What confirms a study's best configurations."""
     return f"python -m hpo.confirm --study {shlex.quote(study)}"
-
-
-def baseline_of(spec: StudySpec, ranked: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """The trial of the first configuration that was enqueued."""
-    if not spec.enqueue:
-        return None
-    return next((t for t in ranked if t.user_attrs.get(ENQUEUED) == dict(spec.enqueue[0])), None)
 
 
 def confirmed(found: Confirmation) -> list[str]:

@@ -181,7 +181,7 @@ def check_params(spec: StudySpec, trainer: Trainer) -> None:
     """
     check = getattr(trainer, "check", None)
     for position, enqueued in enumerate(spec.enqueue):
-        params = _enqueued_params(spec, position)
+        params = enqueued_params(spec, position)
         _checked(check, params, f"enqueue[{position}] {dict(enqueued)}")
     for corner in space.CORNERS:
         for branch in space.walk(spec.suggest, corner):
@@ -197,7 +197,12 @@ def _checked(check: Any, params: Mapping[str, Any], what: str) -> None:
         raise UserError(f"{what}: {error}") from None
 
 
-def _enqueued_params(spec: StudySpec, position: int) -> Mapping[str, Any]:
+def enqueued_params(spec: StudySpec, position: int) -> Mapping[str, Any]:
+    """What a trainer gets of an enqueued configuration.
+
+    Raises:
+        UserError: it is not in the space; the message names its position.
+    """
     enqueued = dict(spec.enqueue[position])
     study = optuna.create_study(sampler=RandomSampler(0))
     study.enqueue_trial(enqueued)

@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hpo.options import MAX_WORKERS, add_places, ended, seconds, whole
+from hpo.options import MAX_WORKERS, add_places, add_trainer, ended, seconds, whole
 from hpo.spec import MAX_TRIALS
 
 
@@ -54,8 +54,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--timeout", type=seconds, metavar="S", help="stop after S seconds; the same command goes on")
     add_places(found)
-    add("--data", metavar="PATH", help="the data set [FER2013_DIR, else ./datasets]")
-    add("--device", metavar="D", help="cuda, cuda:1, mps or cpu [the best there is]")
     add("--workers", type=whole(MAX_WORKERS), metavar="N", help="worker processes on this machine [1]")
     add(
         "--workers-per-device",
@@ -66,9 +64,10 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--confirm",
         action="store_true",
-        help="at the end train the best anew on fresh seeds, with 15 %% of the budget (python -m hpo.confirm)",
+        help="keep 15 %% of the budget, and at the end train the best anew on fresh seeds with it (python -m "
+        "hpo.confirm): at least two of them and the baseline, on two seeds each, which may cost more",
     )
-    add("-v", "--verbose", action="store_true", help="say more: how long each stage of the start takes, tracebacks")
+    add_trainer(found)
     return found
 
 

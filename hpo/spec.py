@@ -19,7 +19,7 @@ Metrics = Mapping[str, float]
 Suggest = Callable[[Any], Params]
 """A function of an Optuna trial: calls `trial.suggest_*` and returns the params that the trainer gets."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(-confirm)?")  # the last of the study that confirms it
 SAMPLERS = ("tpe", "gp", "random", "grid", "qmc")
 PRUNERS = ("none", "median", "asha", "hyperband", "patience")
 SCHEDULERS = ("auto", "optuna", "asha", "freeze_thaw")

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -282,34 +282,51 @@ def _when(spec: "StudySpec", study: "Study", trials: Sequence["FrozenTrial"], gi
 def prune_files(options: Namespace) -> int:
     """Let go of what a study no longer needs on disk: checkpoints of ended trials, weights not of the best ones.
 
+    Of the study that confirms it the winner's weights stay; before there is a winner, all.
+
     Raises:
         UserError: no such study.
     """
+    from hpo.confirmation import read
     from hpo.notebook import STUDY_ID, own_folder
-    from hpo.outbox import open_outbox
-    from hpo.storage import existing_store
+    from hpo.storage import existing_store, load_study, study_names
     from hpo.tracked import ranking
 
-    store = existing_store(options.storage)
+    store, workdir = existing_store(options.storage), Path(options.workdir)
     spec, study = _declared(store, options.prune_files)
-    folder, study_id = own_folder(study, Path(options.workdir)), str(study.user_attrs.get(STUDY_ID))
+    folder = own_folder(study, workdir)
     if folder is None:
         raise UserError(f"study {spec.name!r} has no folder in {options.workdir}; is --workdir another one?")
     with store.lock():  # no trial ends meanwhile
         trials = study.get_trials(deepcopy=False)
         best = {t.number for t in ranking(spec, trials)[: spec.keep_weights]}
-        ended_ones = [t.number for t in trials if t.state.is_finished()]
-        parts = [] if spec.reuse_epochs else [folder / str(number) / "checkpoints" for number in ended_ones]
-        weights = [folder / str(number) / "weights" for number in ended_ones if number not in best]
-        freed = freed_with([*parts, *weights])
-        for part in [*parts, *weights]:
-            if part.name == "weights" and part.is_dir() and (Path(OUTBOX) / f"{study_id}.db").is_file():
-                # In MLflow they go with the next delivery.
-                open_outbox(Path(OUTBOX), study_id).put(part.parent.name, "artifact_gone", {"folder": "weights"})
-            shutil.rmtree(part, ignore_errors=True)
+        _prune(study, folder, best, reuses=spec.reuse_epochs)
+        if (beside := sibling_name(spec.name)) in study_names(store):
+            confirming = load_study(store, beside)
+            its_folder = own_folder(confirming, workdir)
+            said = None if its_folder is None else read(its_folder, str(study.user_attrs.get(STUDY_ID)))
+            if its_folder is not None and said is not None:
+                _prune(confirming, its_folder, set(said.best.trials), reuses=False)
+    return 0
+
+
+def _prune(study: "Study", folder: Path, best: Collection[int], *, reuses: bool) -> None:
+    """Let go of the checkpoints of ended trials, unless others go on from them, and of weights not of the best."""
+    from hpo.notebook import STUDY_ID
+    from hpo.outbox import open_outbox
+
+    outbox = Path(OUTBOX) / f"{study.user_attrs.get(STUDY_ID)}.db"
+    ended_ones = [t.number for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    parts = [] if reuses else [folder / str(number) / "checkpoints" for number in ended_ones]
+    weights = [folder / str(number) / "weights" for number in ended_ones if number not in best]
+    freed = freed_with([*parts, *weights])
+    for part in [*parts, *weights]:
+        if part.name == "weights" and part.is_dir() and outbox.is_file():
+            # In MLflow they go with the next delivery.
+            open_outbox(Path(OUTBOX), outbox.stem).put(part.parent.name, "artifact_gone", {"folder": "weights"})
+        shutil.rmtree(part, ignore_errors=True)
     kept = f", the weights of the best {len(best)} stay" if best else ""
     sys.stdout.write(f"{freed} bytes ({bytes_in_words(freed)}) freed in {folder}{kept}\n")
-    return 0
 
 
 if __name__ == "__main__":

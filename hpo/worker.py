@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,7 +25,7 @@ from hpo.leases import Leases, Stopping, become_owner
 from hpo.loading import load_spec
 from hpo.objective import Emit, Workplace
 from hpo.outbox import open_outbox
-from hpo.plan import less_kept, plan_from_json, sibling
+from hpo.plan import less_kept, plan_from_json, sibling, trials_less_kept
 from hpo.preflight import candidates_of, preflight
 from hpo.prepared import prepared
 from hpo.records import Records
@@ -165,12 +165,15 @@ def _work(assignment: Assignment, all_lanes: list[Stopping], emit: Emit) -> str:
     leases = Leases(store.engine, Path(assignment.workdir) / ".owners")
     with store.lock():
         opened = open_study(spec, store, leases, trainer, folder, Path(assignment.outbox), assignment.n_trials)
+    if assignment.keeps:
+        opened = replace(opened, n_trials=trials_less_kept(opened.n_trials))
     emit({"event": "opened", "study_id": opened.identity.study_id, "n_trials": opened.n_trials})
     reached("the study is open", assignment.began)
     if assignment.first:
         preflight(spec, opened, trainer, folder, emit)
         reached("what it needs is estimated", assignment.began)
     n_lanes = assignment.lanes or _fastest(spec, trainer, emit)
+    n_lanes = 1 if stopping.asked else n_lanes
     stopping.first = lambda: reached("the first step of training", assignment.began)
     if n_lanes == 1:
         return _lane(spec, assignment, store, opened, trainer, stopping, emit, assignment.owner)
@@ -220,12 +223,15 @@ def _fastest(spec: StudySpec, trainer: Trainer, emit: Emit) -> int:
     side_by_side = getattr(trainer, "side_by_side", None)
     if side_by_side is None:
         return 1
-    try:
-        n, gain = lanes.chosen(side_by_side(candidates_of(spec)))
-    except Exception as error:  # what a trial alone can do, it can still do
-        log.debug("side_by_side raised", exc_info=True)
-        log.warning("one trial at a time: side_by_side raises %s: %s", type(error).__name__, error)
-        return 1
+
+    def rates() -> Iterator[tuple[int, float]]:
+        try:
+            yield from side_by_side(candidates_of(spec))
+        except Exception as error:  # what fewer can do, they can still do
+            log.debug("side_by_side raised", exc_info=True)
+            log.warning("no more trials at a time: side_by_side raises %s: %s", type(error).__name__, error)
+
+    n, gain = lanes.chosen(rates())
     emit({"event": "lanes", "n": n})
     if n > 1:
         text = f"{n} trials at a time, which together train {gain:.1f} times as fast as one (--workers 1 for one)"

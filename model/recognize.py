@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from model.recognition import Recognised, Result
 
 
+MAX_CAMERA = 999
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit code."""
     found = parser("python -m model.recognize", "Find faces in photos, videos or a camera's pictures; name emotions.")
@@ -241,8 +244,8 @@ class _Tally:
 
 
 def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a camera's number, from 0, got {text!r}")
+    if not text.isdecimal() or int(text) > MAX_CAMERA:
+        raise argparse.ArgumentTypeError(f"must be a camera's number in [0, {MAX_CAMERA}], got {text!r:.80}")
     return int(text)
 
 

@@ -119,19 +119,31 @@ def test_more_configurations_later_are_trained_though_some_have_failed(tmp_path)
     assert first.returncode == more.returncode == 0, first.stderr + more.stderr
     assert "left out: the configuration of trial 0 on seed 0: ValueError: no" in first.stdout
     states = [t.state for t in trials(tmp_path, "toy-confirm")]
-    assert (states.count(TrialState.COMPLETE), states.count(TrialState.FAIL)) == (4, 2)
+    assert (states.count(TrialState.COMPLETE), states.count(TrialState.FAIL)) == (4, 4)  # tried again on both seeds
     assert "is best, with" in more.stdout
+    assert ": 4 trainings" in more.stdout
 
 
 def test_a_search_that_confirms_at_its_end_keeps_a_part_of_its_budget_for_it(tmp_path):
-    study = write_toy(tmp_path, trials=20, epochs=1, fields=BASELINE)
+    study = write_toy(tmp_path, trials=4, epochs=1, fields='enqueue=({"x": 0.01, "kind": "a"},)')
 
-    done = run(tmp_path, "--study", str(study), "--confirm")
+    done = run(tmp_path, "--study", str(study), "--confirm", "--trials", "20")
+    again = run(tmp_path, "--study", str(study), "--confirm")
+
+    assert done.returncode == again.returncode == 0, done.stderr + again.stderr
+    assert len(trials(tmp_path, "toy")) == 17
+    assert len(trials(tmp_path, "toy-confirm")) == 6
+    assert "is best, with" in done.stdout
+    assert "is best, with" in again.stdout
+
+
+def test_a_search_that_is_out_of_time_is_not_confirmed_yet(tmp_path):
+    study = write_toy(tmp_path, trials=500, epochs=3, pause=0.1)
+
+    done = run(tmp_path, "--study", str(study), "--confirm", "--timeout", "8")
 
     assert done.returncode == 0, done.stderr
-    assert len(trials(tmp_path, "toy")) == 17
-    assert len(trials(tmp_path, "toy-confirm")) in {4, 6}  # the baseline may be one of the two best
-    assert "is best, with" in done.stdout
+    assert "study toy is confirmed when it is done: the same command goes on" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def test_a_worker_that_dies_with_trials_at_a_time_leaves_all_of_them_to_the_next
 
 def test_the_trainer_says_how_many_trials_at_a_time_are_fastest_unless_they_were_counted_out(tmp_path):
     study = write_toy(tmp_path, trials=4, pause=0.02)
-    told = "Toy):\n    def side_by_side(self, candidates):\n        yield from ((1, 1.0), (2, 1.9), (4, 2.0))\n"
+    told = "Toy):\n    def side_by_side(self, candidates):\n        yield from ((1, 1.0), (2, 1.9))\n        raise MemoryError('no room')\n"
     text = (
         study.read_text()
         .replace("STUDY =", f"class Telling({told}\n\nSTUDY =")
@@ -214,6 +214,7 @@ def test_the_trainer_says_how_many_trials_at_a_time_are_fastest_unless_they_were
     measured = run(tmp_path, "--study", str(study))
     counted = run(tmp_path, "--study", str(study), "--workers", "1", "--trials", "6")
 
+    assert "no more trials at a time: side_by_side raises MemoryError: no room" in measured.stdout
     assert "2 trials at a time, which together train 1.9 times as fast as one" in measured.stdout
     assert counted.returncode == 0, counted.stderr
     assert "at a time" not in counted.stdout

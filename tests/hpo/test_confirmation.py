@@ -1,5 +1,6 @@
 """What a confirmation says: intervals that hold, the choice allowed for, the optimism told."""
 
+import json
 import math
 
 import numpy as np
@@ -110,8 +111,9 @@ def test_what_is_written_is_read_again(tmp_path):
         said = confirmation.dataclasses.replace(
             say(retrained(0, [0.5], searched=None), retrained(1, [0.6])), test=given_test
         )
-        confirmation.write(said, tmp_path)
+        file = confirmation.write(said, tmp_path)
         assert confirmation.read(tmp_path, "") == said
+        json.loads(file.read_text(), parse_constant=pytest.fail)  # an infinite end of an interval is no JSON
     assert confirmation.read(tmp_path, "of another study") is None
     assert confirmation.read(tmp_path / "nothing", "") is None
     (tmp_path / confirmation.FILE).write_text('{"study": "toy"}')

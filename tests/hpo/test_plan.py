@@ -4,7 +4,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpo.plan import affordable, chosen, less_kept, plan_from_json, results, sibling
+from hpo.plan import affordable, chosen, less_kept, plan_from_json, results, sibling, trials_less_kept
+from hpo.preflight import candidates_of
 from hpo.schedulers.proposals import ENQUEUED
 from hpo.schedulers.protocol import Done, History, Start
 from hpo.seeds import trial_seed
@@ -129,7 +130,7 @@ def test_results_come_by_configuration_and_seed_and_what_failed_is_left_out_with
 def test_more_seeds_later_keep_what_is_trained():
     before = [
         create_trial(
-            params={"configuration": n, "seed": 0}, value=0.5, user_attrs={ENQUEUED: {"configuration": n, "seed": 0}},
+            params={"configuration": n, "seed": 0}, value=0.5, user_attrs={ENQUEUED: {"configuration": n, "seed": 0, "attempt": 0}},
             distributions={
                 "configuration": optuna.distributions.IntDistribution(0, 100), "seed": optuna.distributions.IntDistribution(0, 9)
             },
@@ -153,10 +154,38 @@ def test_more_seeds_later_keep_what_is_trained():
     ],
 )
 def test_what_is_kept_of_the_budget_pays_for_it_and_at_least_two_by_two(fields, size):
-    assert affordable(spec(**fields), TRIALS if "n_epochs" not in fields else []) == size
+    of = spec(**fields)
+    assert affordable(of, of.n_trials, TRIALS if "n_epochs" not in fields else []) == size
 
 
 def test_the_search_has_the_rest():
     left = less_kept(spec(n_trials=100, n_epochs=1000, timeout_seconds=200))
 
-    assert (left.n_trials, left.n_epochs, left.timeout_seconds) == (85, 850, 170)
+    assert (left.n_trials, left.n_epochs, left.timeout_seconds) == (100, 850, 170)
+    assert (trials_less_kept(100), trials_less_kept(1), trials_less_kept(None)) == (85, 1, None)
+
+
+def test_what_has_failed_is_tried_again_on_the_same_seed():
+    plan = chosen(spec(), TRIALS, [], top=1, n_seeds=1, study_id="abc")
+    assert plan is not None
+    pairs = list(plan.pairs())
+    retrained_ones = [retrained(1, 0, 0.6, at=0), retrained(0, 0, None, TrialState.FAIL, at=1)]
+    for made, pair in zip(retrained_ones, pairs, strict=True):
+        made.set_user_attr(ENQUEUED, pair)
+
+    again = chosen(spec(), TRIALS, retrained_ones, top=1, n_seeds=1, study_id="abc")
+
+    assert again is not None
+    assert again.n_trials == 3
+    assert list(again.pairs()) == [pairs[0], {**pairs[1], "attempt": 1}]
+    assert plan_from_json(again.to_json()) == again
+    found, lost = results(again, [*retrained_ones, retrained(0, 0, 0.4, at=2)])
+    assert not lost
+    assert [one.trials for one in found] == [(0,), (2,)]
+
+
+def test_what_it_needs_is_measured_on_all_that_it_trains():
+    plan = chosen(spec(), TRIALS, [], top=2, n_seeds=1, study_id="abc")
+    assert plan is not None
+
+    assert {params["x"] for params in candidates_of(sibling(spec(), plan))} == {0.1, 0.2, 0.5}

@@ -9,6 +9,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from hpo import confirmation
+from hpo.confirmation import Retrained
 from hpo.leases import Leases, become_owner
 from hpo.notebook import state_of
 from hpo.options import bytes_in_words, freed_with, size_of
@@ -76,6 +78,7 @@ def test_a_store_of_optunas_own_making_is_listed_too(capsys):
         ({"reason": "done", "budget": [2, None, None]}, None, "done"),
         ({"reason": "done", "budget": [2, None, None]}, 2, "done"),
         ({"reason": "done", "budget": [2, None, None]}, 5, "interrupted"),
+        ({"reason": "done, but for what is kept to confirm it", "budget": [17, None, None]}, 20, "done"),
         ({"reason": "done", "budget": [1, None, None]}, None, "interrupted"),
         ({"reason": "done", "budget": [None, 40, None]}, None, "done"),
     ],
@@ -198,6 +201,31 @@ def test_files_that_are_no_longer_needed_go_and_their_bytes_are_told(folder, cap
         ".study_id", "0/artifacts/file", "1/artifacts/file", "1/weights/best.safetensors", "1/weights/file",
         "2/artifacts/file", "2/checkpoints/file", "2/weights/file",
     ]  # fmt: skip
+
+
+def test_of_a_confirmation_the_winners_weights_stay(folder, capsys):
+    study = make_study(folder)
+    write_toy(folder, fields="keep_weights=1")
+    beside = optuna.create_study(study_name="toy-confirm", storage="sqlite:///hpo.db")
+    beside.add_trials([optuna.trial.create_trial(value=0.5)] * 4)
+    beside.set_user_attr("hpo.study_id", "of the confirmation")
+    for number in range(4):
+        (folder / f"trials/toy-confirm/{number}/weights").mkdir(parents=True)
+    (folder / "trials/toy-confirm/.study_id").write_text("of the confirmation")
+
+    assert main(["--prune-files", "toy.py"]) == 0
+    assert len(list(folder.glob("trials/toy-confirm/*/weights"))) == 4  # which is best is not known yet
+
+    values = [
+        Retrained(trial=t, params={}, is_baseline=False, searched=None, trials=(t, t + 2), values=(v, v))
+        for t, v in ((0, 0.3), (1, 0.6))
+    ]
+    said = confirmation.confirmed(values, study="toy", metric="score", direction="maximize")
+    study_id = study.user_attrs["hpo.study_id"]
+    confirmation.write(confirmation.dataclasses.replace(said, study_id=study_id), folder / "trials/toy-confirm")
+    assert main(["--prune-files", "toy.py"]) == 0
+    assert sorted(p.parent.name for p in folder.glob("trials/toy-confirm/*/weights")) == ["1", "3"]
+    assert "freed in trials/toy-confirm, the weights of the best 2 stay" in capsys.readouterr().out
 
 
 def test_checkpoints_that_others_may_go_on_from_stay(folder, capsys):
