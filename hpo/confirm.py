@@ -2,6 +2,9 @@
 
 The trainings are ordinary trials of a sibling study, `fer-confirm`: they resume, and the same command goes on. Then the
 winner's test split is looked at, once, and its best network becomes the study's champion.
+
+The intervals hold for a number of seeds that was chosen beforehand: whoever adds seeds until a difference shows gets
+intervals that are too narrow. They are of the mean over seeds, on this data set's split as it is.
 """
 
 import argparse
@@ -57,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     add = found.add_argument
     add("--study", required=True, help="a study that has trials: its name, or its .py file")
     add("--top", type=whole(MOST), default=TOP, metavar="K", help=f"how many of the best configurations [{TOP}]")
-    add("--seeds", type=whole(MOST), default=SEEDS, metavar="S", help=f"on how many seeds each [{SEEDS}]")
+    add("--seeds", type=whole(MOST), default=SEEDS, metavar="S", help=f"on how many seeds each, chosen beforehand [{SEEDS}]")
     add_places(found)
     add("--timeout", type=seconds, metavar="S", help="stop after S seconds; the same command goes on")
     add("--workers", type=whole(MAX_WORKERS), metavar="N", help="worker processes on this machine [1]")
