@@ -38,5 +38,5 @@ check: static
 
 # Needs uv, only to resolve for all systems and Pythons at once; installing is pip's.
 lock:
-	$(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); torch = ["filelock", "fsspec", "jinja2", "networkx", "sympy", "typing-extensions"]; extras = p["project"]["optional-dependencies"]; print(*[r for r in p["project"]["dependencies"] if not r.startswith("torch=")], *extras["dashboard"], *extras["onnx"], *extras["recognize"], *p["dependency-groups"]["dev"], *torch, sep="\n")' \
+	$(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); torch = ["filelock", "fsspec", "jinja2", "networkx", "sympy", "typing-extensions"]; extras = p["project"]["optional-dependencies"]; print(*[r for r in p["project"]["dependencies"] if not r.startswith("torch=")], *extras["dashboard"], *extras["onnx"], *extras["postgres"], *extras["ray"], *extras["recognize"], *p["dependency-groups"]["dev"], *torch, sep="\n")' \
 	| uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --quiet --output-file requirements.lock

@@ -20,7 +20,6 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from sqlalchemy.exc import SQLAlchemyError
 
 from hpo import times
 from hpo.delivery import Delivery, delivery_lock
@@ -37,7 +36,7 @@ from hpo.records import Records
 from hpo.search import MAX_FAILURES_IN_A_ROW
 from hpo.spec import StudySpec
 from hpo.stages import command_began, reached
-from hpo.storage import Store, load_study, open_store
+from hpo.storage import STORE_ERRORS, Store, first_line, load_study, open_store
 from hpo.tracked import DEFAULT_URI, StudyIdentity, describe_study, parent_status, put_artifact, ranking, rest_run
 from hpo.whole import write_whole
 from hpo.worker import Assignment
@@ -125,6 +124,7 @@ class Conductor:
     _delivery: Delivery | None = None
     _drawing: Drawing | None = None
     _problem: str | None = None
+    _known: Sequence[FrozenTrial] = ()
     _errors: list[str] = field(default_factory=list)
     _failed_in_a_row: int = 0
 
@@ -145,7 +145,7 @@ class Conductor:
         elif event["event"] == "undrawn" and self._drawing is not None:
             self._drawing.add(event["trial"])
         if event["event"] == "ended" and self._records is not None:
-            self.display.take_stock(self._records.trials())  # another command may be at the same study
+            self.display.take_stock(self._trials())  # another command may be at the same study
         self.display.handle(worker, event)
 
     def _open(self, study_id: str, n_trials: int | None) -> None:
@@ -164,12 +164,28 @@ class Conductor:
         self._drawing.add_left(self._records.trials())
         self.display.open(self._records.trials(), n_trials)
 
+    def _trials(self) -> Sequence[FrozenTrial]:
+        """All trials, as they are, or were when the store was last there."""
+        if self._records is not None:
+            try:
+                self._known = self._records.trials()
+            except STORE_ERRORS as error:
+                log.debug("the store can't be used now: %s", first_line(error))
+        return self._known
+
     def on_death(self, owner: str, how: str, asked: bool) -> bool:  # noqa: FBT001  a callback's plain argument
         """Settle what a dead worker left: its trial is free at once; the third death with no new epoch fails it.
 
         Returns:
             False where three trials in a row have failed so: the cause is not in a trial.
         """
+        try:
+            return self._settle_death(owner, how, asked=asked)
+        except STORE_ERRORS as error:  # whoever looks for work sees that it is dead
+            self.display.say(f"a worker died ({how}), and the store can't be used now ({first_line(error)})")
+            return True
+
+    def _settle_death(self, owner: str, how: str, *, asked: bool) -> bool:
         if self._records is None:
             if not asked:
                 self.display.say(f"a worker died ({how}); another takes its place")
@@ -228,10 +244,10 @@ class Conductor:
                 self._rest(code, done=done)
                 if launcher.stop_signal is None:  # within ten seconds of a signal all must be over
                     self._draw()
-            except (OSError, SQLAlchemyError) as error:  # a full disk, say: it must not hide how the study ended
+            except (OSError, *STORE_ERRORS) as error:  # a full disk, say: it must not hide how the study ended
                 log.debug("%s", error, exc_info=True)
-                sys.stderr.write(f"the stores could not be brought to rest: {str(error).splitlines()[0]}\n")
-            trials = self._records.trials()
+                sys.stderr.write(f"the stores could not be brought to rest: {first_line(error)}\n")
+            trials = self._trials()
             waiting = self._delivery.drain(
                 lambda seconds: launcher.stop_signal is not None and seconds > SIGNALLED_SECONDS
             )
@@ -321,7 +337,7 @@ class Conductor:
 
     def _say_where(self, waiting: int) -> None:
         say = self.display.say
-        say(f"store: {self.store.url}")
+        say(f"store: {self.store}")
         if waiting:
             where = f"MLflow at {self.tracking_uri} is not reached yet"
             say(f"{where}: {waiting} rows wait in {OUTBOX}/; the same command delivers them")

@@ -60,7 +60,13 @@ def parser() -> argparse.ArgumentParser:
     add = found.add_argument
     add("--study", required=True, help="a study that has trials: its name, or its .py file")
     add("--top", type=whole(MOST), default=TOP, metavar="K", help=f"how many of the best configurations [{TOP}]")
-    add("--seeds", type=whole(MOST), default=SEEDS, metavar="S", help=f"on how many seeds each, chosen beforehand [{SEEDS}]")
+    add(
+        "--seeds",
+        type=whole(MOST),
+        default=SEEDS,
+        metavar="S",
+        help=f"on how many seeds each, chosen beforehand [{SEEDS}]",
+    )
     add_places(found)
     add("--timeout", type=seconds, metavar="S", help="stop after S seconds; the same command goes on")
     add("--workers", type=whole(MAX_WORKERS), metavar="N", help="worker processes on this machine [1]")

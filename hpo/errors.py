@@ -36,6 +36,10 @@ class LeaseLostError(HpoError):
     """The trial has another owner by now."""
 
 
+class LockLostError(HpoError):
+    """The store's lock was lost while it was held: what was done under it is begun again."""
+
+
 def disk_is_full(error: BaseException) -> bool:
     """Whether an error, or one that it stems from, says that the disk (or the quota on it) is full."""
     cause: BaseException | None = error

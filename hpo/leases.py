@@ -9,11 +9,12 @@ and its late writes are refused.
 """
 
 import logging
+import math
 import platform
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +22,14 @@ from typing import Any
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
-from optuna.exceptions import StorageInternalError
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+
+from hpo.storage import STORE_ERRORS, first_line
 
 RENEW_SECONDS = 5.0
 GRACE_SECONDS = 30.0
+LOOKING_SECONDS = 15.0
+"""Whoever has not looked for so long has not seen whether a counter moved: the store, or the looker, was away."""
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +115,7 @@ class Leases:
     owners: Path
     clock: Callable[[], float] = time.monotonic
     _seen: dict[int, tuple[tuple[int, int], float]] = field(default_factory=dict)
+    _looked: float = -math.inf
 
     def create_table(self) -> None:
         """Make the table where it is missing."""
@@ -122,13 +126,12 @@ class Leases:
         values = {"owner": owner.name, "host": owner.host, "boot": owner.boot, "owner_file": str(owner.file)}
         mine = _leases.c.trial_id == trial_id
         with self.engine.begin() as connection:
-            token = connection.scalar(sa.select(_leases.c.token).where(mine))
+            next_one = {"token": _leases.c.token + 1, **values}
+            token = connection.scalar(_leases.update().where(mine).values(next_one).returning(_leases.c.token))
             if token is None:
                 fresh = {"token": 1, "counter": 0, "deaths": 0, "deaths_epochs": -1}
                 connection.execute(_leases.insert().values(trial_id=trial_id, **values, **fresh))
-                return Lease(trial_id, owner.name, 1)
-            connection.execute(_leases.update().where(mine).values(token=token + 1, **values))
-            return Lease(trial_id, owner.name, token + 1)
+            return Lease(trial_id, owner.name, token or 1)
 
     def renew(self, lease: Lease) -> bool:
         """Move the counter; false where the lease has another owner by now."""
@@ -174,15 +177,24 @@ class Leases:
 
     def free_among(self, trial_ids: Collection[int]) -> set[int]:
         """Those trials that have no live owner; one look at the table for all of them."""
-        with self.engine.begin() as connection:
-            rows = {row.trial_id: row for row in connection.execute(sa.select(_leases))}
+        rows = {row.trial_id: row for row in self.look()}
         return {i for i in trial_ids if i not in rows or self._is_free(rows[i])}
+
+    def look(self) -> Sequence[sa.Row[Any]]:
+        """All leases; counters that stand still are seen to by whoever looks often enough."""
+        with self.engine.begin() as connection:
+            rows = connection.execute(sa.select(_leases)).all()
+        now = self.clock()
+        for row in rows:
+            stamp = (row.token, row.counter)
+            if now - self._looked > LOOKING_SECONDS or self._seen.get(row.trial_id, (None,))[0] != stamp:
+                self._seen[row.trial_id] = (stamp, now)
+        self._looked = now
+        return rows
 
     def abandoned(self) -> list[int]:
         """Trials whose owner is gone without a word; they are freed by this."""
-        with self.engine.begin() as connection:
-            rows = [row for row in connection.execute(sa.select(_leases)) if row.owner is not None]
-        gone = [row for row in rows if self._is_free(row)]
+        gone = [row for row in self.look() if row.owner is not None and self._is_free(row)]
         for row in gone:
             self.release(Lease(row.trial_id, row.owner, row.token))
         return [row.trial_id for row in gone]
@@ -196,12 +208,7 @@ class Leases:
             places = (Path(row.owner_file), self.owners / Path(row.owner_file).name)
             file = next((place for place in places if place.exists()), None)
             return file is None or not _is_locked(file)  # without its file an owner has left in order
-        stamp = (row.token, row.counter)
-        known, since = self._seen.get(row.trial_id, (None, 0.0))
-        if known != stamp:
-            self._seen[row.trial_id] = (stamp, self.clock())
-            return False
-        return self.clock() - since >= GRACE_SECONDS
+        return self.clock() - self._seen[row.trial_id][1] >= GRACE_SECONDS
 
 
 def _is(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
@@ -263,15 +270,17 @@ def kept_alive(leases: Leases, lease: Lease, stopping: Stopping, beat: Callable[
     stopping.lost = False
 
     def renew() -> None:
+        told = False
         while not over.wait(RENEW_SECONDS):
             try:
                 stopping.lost = not leases.renew(lease)
+                leases.look()  # at those of other machines, too: one that is dead is then known when work is sought
                 beat()
-            except (
-                SQLAlchemyError,
-                StorageInternalError,
-            ) as error:  # in five seconds it may be there
-                log.warning("lease of trial %d not renewed: %s", lease.trial_id, str(error).splitlines()[0])
+                told = False
+            except STORE_ERRORS as error:  # in five seconds it may be there
+                if not told:
+                    log.warning("a lease is not renewed for now: %s", first_line(error))
+                told = True
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()

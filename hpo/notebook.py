@@ -27,7 +27,7 @@ from hpo.outbox import open_outbox
 from hpo.plan import trials_less_kept
 from hpo.schedulers.protocol import SECONDS, params_of
 from hpo.spec import StudySpec
-from hpo.storage import DEFAULT_URL, Store, existing_store, sqlite_path, study_names
+from hpo.storage import DEFAULT_URL, Store, existing_store, is_sqlite, sqlite_path, study_names
 from hpo.storage import load_study as stored
 from hpo.tracked import ranking
 
@@ -146,7 +146,7 @@ def find_stored(store: Store, name: str) -> optuna.Study:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names) or 'none'}"
-        raise UserError(f"no study {name!r} in {store.url}; {hint}")
+        raise UserError(f"no study {name!r} in {store}; {hint}")
     return stored(store, name)
 
 
@@ -189,7 +189,7 @@ def _run_ids(study: optuna.Study, store: Store, trials: Sequence[FrozenTrial]) -
     """MLflow's ids of the trials' runs: as the trials keep them, or, of those that don't, their outbox."""
     known = {t.number: str(t.user_attrs["mlflow.run_id"]) for t in trials if "mlflow.run_id" in t.user_attrs}
     study_id = study.user_attrs.get(STUDY_ID)
-    beside = sqlite_path(store.url).parent / OUTBOX
+    beside = (sqlite_path(store.url).parent if is_sqlite(store.url) else Path.cwd()) / OUTBOX
     folder = next((f for f in (Path(OUTBOX), beside) if (f / f"{study_id}.db").is_file()), None)
     if folder is None or len(known) == len(trials):
         return known

@@ -88,6 +88,9 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
     seed = trial_seed(records.spec.seed, trial.number if seed_by is None else trial.params[seed_by])
     workdir = records.folder / str(trial.number)
     workdir.mkdir(parents=True, exist_ok=True)
+    if trial.intermediate_values and not any(workdir.iterdir()):
+        words = "trial %d starts again from epoch 0: what it had trained is on another machine, or gone"
+        log.warning(words, trial.number)
     if records.spec.reuse_epochs:
         seed = configuration_seed(records.spec.seed, params)
         records.lend_checkpoints(trial)
@@ -262,7 +265,7 @@ def _drive(place: Workplace, number: int, lease: Lease, epochs: Iterator[Metrics
             records.report(lease, epoch, metrics[spec.metric])
         told = {"event": "epoch", "trial": number, "epoch": epoch, "value": metrics[spec.metric], "new": new}
         place.emit(told)
-        if epoch >= last_reported and place.pruner.prune(records.study, records.trial(lease.trial_id)):
+        if epoch >= last_reported and _is_pruned(place, lease):
             return _End(TrialState.PRUNED, f"pruned by {_name(spec.pruner)} after epoch {epoch}")
         if spec.max_epochs is not None and epoch + 1 >= spec.max_epochs:
             break
@@ -276,6 +279,11 @@ def _drive(place: Workplace, number: int, lease: Lease, epochs: Iterator[Metrics
     if not records.trial(lease.trial_id).intermediate_values:
         return _End(TrialState.FAIL, "the trainer yielded no epoch")
     return _End(TrialState.COMPLETE)
+
+
+def _is_pruned(place: Workplace, lease: Lease) -> bool:
+    records = place.records
+    return records.store.lasting(lambda: place.pruner.prune(records.study, records.trial(lease.trial_id)))
 
 
 def _diverged(spec: StudySpec, metrics: Metrics) -> str | None:

@@ -91,18 +91,13 @@ def ended(body: Callable[[], int], verbose: bool = False) -> int:  # noqa: FBT00
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if not _of_the_store(error):
+        from hpo.storage import STORE_ERRORS, first_line
+
+        if not isinstance(error, STORE_ERRORS):
             raise
         log.debug("%s", error, exc_info=True)
-        sys.stderr.write(f"the store can't be used now: {str(error).splitlines()[0]}\n")
+        sys.stderr.write(f"the store can't be used now: {first_line(error)}\n")
         return DiskFullError.exit_code if disk_is_full(error) else HpoError.exit_code
-
-
-def _of_the_store(error: Exception) -> bool:
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return isinstance(error, SQLAlchemyError | StorageInternalError)
 
 
 def size_of(folder: Path) -> int:

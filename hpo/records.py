@@ -3,13 +3,14 @@
 And how a trial ends in all of them. What is told here is told by the trial's owner, or refused.
 """
 
+import functools
 import logging
 import math
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -30,6 +31,22 @@ log = logging.getLogger(__name__)
 Stop = Callable[[], bool]
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _lasting(
+    method: "Callable[Concatenate[Records, P], T]",
+) -> "Callable[Concatenate[Records, P], T]":
+    """A method that is begun again where the store goes away in it."""
+
+    @functools.wraps(method)
+    def lasting(self: "Records", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.store.lasting(lambda: method(self, *args, **kwargs))
+
+    return lasting
+
+
 @dataclass(frozen=True, slots=True)
 class Records:
     """All places in which a study is kept.
@@ -46,19 +63,23 @@ class Records:
     identity: StudyIdentity
     folder: Path
 
+    @_lasting
     def trials(self) -> list[FrozenTrial]:
         """All trials, in the order of their numbers; not to be changed."""
         return self.study.get_trials(deepcopy=False)
 
+    @_lasting
     def trial(self, trial_id: int) -> FrozenTrial:
         """One trial as the store has it now."""
         return self.study._storage.get_trial(trial_id)  # noqa: SLF001  ask and tell by id has no public way
 
+    @_lasting
     def resting(self, trials: Sequence[FrozenTrial]) -> frozenset[int]:
         """Numbers of trials that are RUNNING in Optuna and have no live owner."""
         running = {t._trial_id: t.number for t in trials if t.state == TrialState.RUNNING}  # noqa: SLF001
         return frozenset(running[trial_id] for trial_id in self.leases.free_among(running))
 
+    @_lasting
     def refuse_lost(self, lease: Lease) -> None:
         """Let only its owner write to a trial.
 
@@ -68,6 +89,7 @@ class Records:
         if not self.leases.holds(lease):
             raise LeaseLostError(f"trial {lease.trial_id} has another owner")
 
+    @_lasting
     def report(self, lease: Lease, epoch: int, value: float) -> None:
         """Tell Optuna a trial's intermediate value."""
         self.study._storage.set_trial_intermediate_value(lease.trial_id, epoch, value)  # noqa: SLF001
@@ -82,25 +104,33 @@ class Records:
             seconds: what it has taken of the device in all.
             times: what it took by kind since it was taken up.
         """
+        in_all = self._times_in_all(lease, times)
+        self._rest(lease, number, words, seconds, in_all)
+        if words == PAUSED:
+            self.drop_checkpoints()
+
+    @_lasting
+    def _rest(self, lease: Lease, number: int, words: str, seconds: float, in_all: Mapping[str, float]) -> None:
         with self.store.lock():
             self.refuse_lost(lease)
             self.note_seconds(lease, seconds)
-            self._note_times(lease, times)
+            self._note_times(lease, in_all)
             if words == PAUSED and self.trial(lease.trial_id).user_attrs.get(DROPPED):
                 self._set(lease.trial_id, DROPPED, 0)  # it is there again
             rest_run(self.outbox, number, words)
             self.leases.release(lease)
-        if words == PAUSED:
-            self.drop_checkpoints()
 
+    @_lasting
     def note_seconds(self, lease: Lease, seconds: float) -> None:
         """Keep how many device seconds a trial has taken in all."""
         self._set(lease.trial_id, SECONDS, round(seconds, 3))
 
-    def _note_times(self, lease: Lease, times: Mapping[str, float]) -> None:
-        """Keep what a trial has taken by kind, with what it took before."""
+    def _times_in_all(self, lease: Lease, times: Mapping[str, float]) -> dict[str, float]:
+        """What a trial has taken by kind, with what it took before."""
+        return added(self.trial(lease.trial_id).user_attrs.get(TIMES, {}), times)
+
+    def _note_times(self, lease: Lease, in_all: Mapping[str, float]) -> None:
         trial = self.trial(lease.trial_id)
-        in_all = added(trial.user_attrs.get(TIMES, {}), times)
         self._set(lease.trial_id, TIMES, in_all)
         log_times(self.outbox, trial.number, len(trial.intermediate_values), in_all, attempt=lease.token)
 
@@ -127,12 +157,30 @@ class Records:
         Raises:
             LeaseLostError: the trial has another owner by now.
         """
+        in_all = None if times is None else self._times_in_all(lease, times)
+        value = self._end(lease, state, reason, seconds, in_all)
+        self._remove_checkpoints(self.trial(lease.trial_id).number)
+        return value
+
+    @_lasting
+    def _end(
+        self,
+        lease: Lease,
+        state: TrialState,
+        reason: str | None,
+        seconds: float | None,
+        in_all: Mapping[str, float] | None,
+    ) -> float | None:
         with self.store.lock():
             self.refuse_lost(lease)
+            trial = self.trial(lease.trial_id)
+            if trial.state.is_finished():  # the store has it, and went away before it could say so
+                self.leases.drop(lease.trial_id)
+                return trial.value if state == TrialState.COMPLETE else None
             if seconds is not None:
                 self.note_seconds(lease, seconds)
-            if times is not None:
-                self._note_times(lease, times)
+            if in_all is not None:
+                self._note_times(lease, in_all)
             trial = self.trial(lease.trial_id)
             value = trial_value(self.spec, trial) if state != TrialState.FAIL else None
             counted = [(trial.number, value)] if state == TrialState.COMPLETE and value is not None else []
@@ -142,7 +190,6 @@ class Records:
                 mark_undrawn(self.folder / str(trial.number))
             self._close(lease, trial, state, reason, value, kept=trial.number in best_first[: self.spec.keep_weights])
             log_best(self.outbox, self.spec, self.trials(), self.folder)
-        self._remove_checkpoints(trial.number)
         return value
 
     def end_paused(self, leases: Sequence[Lease], reason: str, stop: Stop) -> Iterator[int]:
@@ -168,16 +215,27 @@ class Records:
         for lease, trial, value in ending:
             if stop():
                 break
-            with self.store.lock():
-                self.refuse_lost(lease)
-                if trial.number in best and self.spec.draw is not None:
-                    mark_undrawn(self.folder / str(trial.number))
-                self._close(lease, trial, TrialState.PRUNED, reason, value, kept=trial.number in best)
+            self._prune(lease, trial, reason, value, kept=trial.number in best)
             self._remove_checkpoints(trial.number)
             if trial.number in best:
                 yield trial.number
+        self._settle_best([number for number in best_first if number not in best])
+
+    @_lasting
+    def _prune(self, lease: Lease, trial: FrozenTrial, reason: str, value: float | None, *, kept: bool) -> None:
         with self.store.lock():
-            self._let_go([number for number in best_first if number not in best])
+            self.refuse_lost(lease)
+            if kept and self.spec.draw is not None:
+                mark_undrawn(self.folder / str(trial.number))
+            if self.trial(lease.trial_id).state.is_finished():  # the store went away before it could say so
+                self.leases.drop(lease.trial_id)
+            else:
+                self._close(lease, trial, TrialState.PRUNED, reason, value, kept=kept)
+
+    @_lasting
+    def _settle_best(self, not_kept: Collection[int]) -> None:
+        with self.store.lock():
+            self._let_go(not_kept)
             log_best(self.outbox, self.spec, self.trials(), self.folder)
 
     def _best_first(self, besides: Sequence[tuple[int, float]]) -> list[int]:
@@ -231,6 +289,7 @@ class Records:
     def _set(self, trial_id: int, name: str, value: Any) -> None:
         self.study._storage.set_trial_user_attr(trial_id, name, value)  # noqa: SLF001
 
+    @_lasting
     def lend_checkpoints(self, trial: FrozenTrial) -> None:
         """Let a trial begin with what another of the same configuration has trained, if it has nothing of its own."""
         own, key = self.folder / str(trial.number) / "checkpoints", configuration_key(params_of(trial))
@@ -255,6 +314,7 @@ class Records:
             except OSError as error:
                 log.warning("trial %d: can't go on from trial %d (%s)", trial.number, longest.number, error)
 
+    @_lasting
     def drop_checkpoints(self) -> None:
         """Let go of what paused trials keep on the disk beyond the study's cap: of the worst first. It can be rebuilt.
 

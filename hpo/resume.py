@@ -75,7 +75,7 @@ def open_study(
     attrs = study.user_attrs
     if "hpo.facts" not in attrs:
         if study.get_trials(deepcopy=False):
-            raise UserError(f"study {spec.name!r} in {store.url} was not made by hpo.run; use a new name")
+            raise UserError(f"study {spec.name!r} in {store} was not made by hpo.run; use a new name")
         study.set_user_attr("hpo.study_id", uuid.uuid4().hex)
         study.set_user_attr("hpo.facts", facts)
         attrs = study.user_attrs
@@ -91,7 +91,7 @@ def open_study(
     remove_dead_owners(leases.owners)
     _own_folder(folder, identity.study_id, leases.owners)
     outbox = open_outbox(outboxes, identity.study_id)
-    _settle(spec, study, leases, outbox, identity, store.url, folder)
+    _settle(spec, study, leases, outbox, identity, str(store), folder)
     budget = n_trials if n_trials is not None else attrs.get("hpo.n_trials", spec.n_trials)
     return OpenStudy(study, identity, outbox, budget)
 

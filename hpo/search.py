@@ -53,9 +53,7 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
     watch = Stopwatch()
     records.drop_checkpoints()  # a kill may have come before: what is there decides, too
     while not place.stopping.asked:
-        with records.store.lock():
-            refuse_failures(records.trials(), known)
-            found = _next(place, scheduler, owner, n_trials)
+        found = records.store.lasting(lambda: _decided(place, scheduler, owner, n_trials, known))
         watch.lap("service")
         match found:
             case _Over(reason, left_over):
@@ -83,6 +81,14 @@ class _Over:
 
     reason: str
     left_over: Sequence[Lease]
+
+
+def _decided(
+    place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int | None, known: frozenset[int]
+) -> Lease | Wait | _Over:
+    with place.records.store.lock():
+        refuse_failures(place.records.trials(), known)
+        return _next(place, scheduler, owner, n_trials)
 
 
 def _next(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int | None) -> Lease | Wait | _Over:

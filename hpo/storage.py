@@ -1,33 +1,42 @@
-"""Opens the Optuna store so that it is safe under many processes.
+"""Opens the Optuna store, in SQLite or PostgreSQL, so that it is safe under many processes.
 
 Plain Optuna on SQLite runs queued trials twice: it relies on `SELECT … FOR UPDATE`, which SQLite lacks (optuna#4002,
 #4621). Here every transaction takes the write lock at once, the schema is made in a file that is renamed into place,
 and whatever asks, claims or counts does so under one file lock.
 """
 
+import logging
 import os
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import psutil
 import sqlalchemy
 from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, OperationalError, SQLAlchemyError
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from hpo.errors import DiskFullError, UserError, disk_is_full
+from hpo.errors import DiskFullError, LockLostError, UserError, disk_is_full
 
 DEFAULT_URL = "sqlite:///hpo.db"
 LOCK_SECONDS = 120.0
 """How long a process waits for the store's lock; it is held for the fraction of a second that an ask takes."""
+
+log = logging.getLogger("hpo")
+
+T = TypeVar("T")
 
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smbfs", "smb3", "afpfs", "fuse.sshfs", "lustre", "gpfs", "ceph", "9p"}
 
@@ -37,45 +46,91 @@ class Store:
     """An open Optuna store.
 
     Attributes:
-        url: what Optuna's own tools take.
+        url: what Optuna's own tools take; it may hold a password.
         storage: Optuna's, to be given to `optuna.load_study`.
         engine: SQLAlchemy's, for the tables that lie beside Optuna's.
-        lock_path: the file whose lock orders asking, claiming and counting.
+        lock: held by whoever asks, claims or counts: they do it alone. It dies with its process.
+        patience_seconds: how long an outage of the store is waited for.
     """
 
     url: str
     storage: RDBStorage
     engine: Engine
-    lock_path: Path
+    lock: Callable[[], AbstractContextManager[None]]
+    patience_seconds: float = 0.0
+    _inside: threading.local = field(default_factory=threading.local)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the store's lock: whoever asks, claims or counts does it alone. Dies with its process.
+    def __str__(self) -> str:
+        """The URL as it may be shown."""
+        return masked(self.url)
 
-        Raises:
-            HpoError: another process has held it for two minutes.
+    def lasting(self, block: Callable[[], T]) -> T:
+        """What a block gives, begun again where the store went away in it: so it must be one that may be repeated.
+
+        Within such a block another one is a part of it: the lock may have been lost, and only all of it makes sense.
         """
+        if self.patience_seconds <= 0 or getattr(self._inside, "a_block", False):
+            return block()
+        self._inside.a_block = True
         try:
-            with FileLock(self.lock_path, timeout=LOCK_SECONDS, poll_interval=0.01):
-                yield
-        except Timeout:
-            raise UserError(
-                f"{self.lock_path}: held by another process for {LOCK_SECONDS:.0f} s; is it stopped?"
-            ) from None
+            return _again(block, self.patience_seconds)
+        finally:
+            self._inside.a_block = False
 
 
-def open_store(url: str = DEFAULT_URL) -> Store:
+def _again(block: Callable[[], T], patience_seconds: float) -> T:
+    """What a block gives, begun again for so long while the store is away."""
+    return Retrying(
+        retry=retry_if_exception(is_away),
+        wait=wait_random_exponential(multiplier=0.1, max=3.0),
+        stop=stop_after_delay(patience_seconds),
+        before_sleep=_say_once,
+        reraise=True,
+    )(block)
+
+
+STORE_ERRORS = (SQLAlchemyError, StorageInternalError, LockLostError)
+"""What a store raises that can't be used."""
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that a store can't be reached or used now, and not that something is wrong with it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, LockLostError | OperationalError | InterfaceError):
+            return not disk_is_full(error)
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _say_once(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome is not None else None
+    if state.attempt_number == 5 and error is not None:  # a restart of the server alone is over by then
+        log.warning("the store can't be used now (%s); it is waited for", first_line(error))
+
+
+def open_store(url: str = DEFAULT_URL, *, patience_seconds: float = 0.0) -> Store:
     """Open the store, and make it where it is not there yet; safe when many processes do so at once.
 
+    Args:
+        url: of SQLite or PostgreSQL.
+        patience_seconds: how long an outage of it is waited for, from now on.
+
     Raises:
-        UserError: the URL is no SQLite one, the file is on a network file system, damaged, or of another Optuna.
+        UserError: the URL is none, the file is on a network file system, damaged, or of another Optuna; the server is
+            not reached.
         DiskFullError: no room to make it.
     """
-    path = sqlite_path(url)
+    if is_sqlite(url):
+        return _open_sqlite(sqlite_path(url), patience_seconds)
+    return _open_postgres(url, patience_seconds)
+
+
+def _open_sqlite(path: Path, patience_seconds: float) -> Store:
     refuse_network(path)
     try:
         if not path.parent.is_dir():
-            raise UserError(f"--storage {masked(url)!r}: the folder {path.parent} is not there")
+            raise UserError(f"--storage 'sqlite:///{path}': the folder {path.parent} is not there")
         make_once(path, _make_schema)
         storage = RDBStorage(_optuna_url(path), engine_kwargs={"connect_args": {"timeout": 60.0}})
     except OSError as error:
@@ -83,17 +138,73 @@ def open_store(url: str = DEFAULT_URL) -> Store:
             raise DiskFullError(f"{path}: no room for the study's store") from None
         raise UserError(f"{path}: {error.strerror or error}") from None
     except RuntimeError as error:  # Optuna says here that the schema is another version's
-        raise UserError(
-            f"{path}: made by another version of Optuna; upgrade it with "
-            f"`optuna storage upgrade --storage sqlite:///{path}` ({str(error).splitlines()[0]})"
-        ) from None
+        raise _of_another_version(f"sqlite:///{path}", error) from None
     except (DatabaseError, sqlite3.DatabaseError) as error:
-        raise UserError(f"{path}: not a usable SQLite database ({_first_line(error)})") from None
+        raise UserError(f"{path}: not a usable SQLite database ({first_line(error)})") from None
     engine: Engine = storage.engine
     begin_immediate(engine)
     storage.scoped_session.remove()
     engine.dispose()
-    return Store(f"sqlite:///{path}", storage, engine, path.with_name(f"{path.name}.lock"))
+    lock = partial(_file_lock, path.with_name(f"{path.name}.lock"))
+    return Store(f"sqlite:///{path}", storage, engine, lock, patience_seconds)
+
+
+def _open_postgres(given: str, patience_seconds: float) -> Store:
+    from hpo.postgres import CONNECT, AdvisoryLock, with_driver
+
+    parsed = with_driver(make_url(given))
+    url, shown = parsed.render_as_string(hide_password=False), masked(given)
+    settings = {"pool_pre_ping": True, "connect_args": CONNECT}
+    maker = sqlalchemy.create_engine(parsed, **settings)
+
+    def opened() -> RDBStorage:
+        with AdvisoryLock(maker).held():  # Optuna's own making of its tables fails where two do it at once
+            return RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs=settings)
+
+    try:
+        storage = _again(opened, patience_seconds)
+        maker.dispose()
+    except RuntimeError as error:
+        raise _of_another_version(shown, error) from None
+    except SQLAlchemyError as error:
+        raise UserError(f"--storage {shown!r}: {first_line(error)}") from None
+    storage.scoped_session.remove()
+    storage.engine.dispose()
+    return Store(url, storage, storage.engine, AdvisoryLock(storage.engine).held, patience_seconds)
+
+
+def _of_another_version(url: str, error: RuntimeError) -> UserError:
+    return UserError(
+        f"{url.removeprefix('sqlite:///')}: made by another version of Optuna; upgrade it with "
+        f"`optuna storage upgrade --storage {url}` ({str(error).splitlines()[0]})"
+    )
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    try:
+        with FileLock(path, timeout=LOCK_SECONDS, poll_interval=0.01):
+            yield
+    except Timeout:
+        raise UserError(f"{path}: held by another process for {LOCK_SECONDS:.0f} s; is it stopped?") from None
+
+
+def is_sqlite(url: str) -> bool:
+    """Whether a URL is of SQLite; else it is of PostgreSQL.
+
+    Raises:
+        UserError: it is no URL, or of neither.
+    """
+    try:
+        backend = make_url(url).get_backend_name()
+    except (ArgumentError, ValueError):
+        raise UserError(f"--storage {masked(url)!r} is no URL, need sqlite:///FILE (such as {DEFAULT_URL})") from None
+    if backend not in {"sqlite", "postgresql"}:
+        hint = "; write postgresql+psycopg://" if backend == "postgres" else ""
+        raise UserError(
+            f"--storage {masked(url)!r}: {backend} is not supported, need sqlite:///FILE or postgresql+psycopg://{hint}"
+        )
+    return backend == "sqlite"
 
 
 def sqlite_path(url: str) -> Path:
@@ -102,12 +213,9 @@ def sqlite_path(url: str) -> Path:
     Raises:
         UserError: another database, or no file.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise UserError(f"--storage {masked(url)!r} is no URL, need sqlite:///FILE (such as {DEFAULT_URL})") from None
-    if parsed.get_backend_name() != "sqlite":
-        raise UserError(f"--storage {masked(url)!r}: {parsed.get_backend_name()} is not supported, need sqlite:///FILE")
+    if not is_sqlite(url):
+        raise UserError(f"{masked(url)!r} is no file, need sqlite:///FILE")
+    parsed = make_url(url)
     if not parsed.database or parsed.database == ":memory:" or parsed.query:
         raise UserError(f"--storage {masked(url)!r} names no file, need sqlite:///FILE (such as {DEFAULT_URL})")
     return Path(parsed.database).absolute()
@@ -195,9 +303,14 @@ def begin_immediate(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _first_line(error: BaseException) -> str:
-    cause = getattr(error, "orig", None) or error
-    return str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+def first_line(error: BaseException) -> str:
+    """What an error of a store says, without SQLAlchemy's own words."""
+    said: BaseException = error
+    cause: BaseException | None = error
+    while cause is not None:
+        said = getattr(cause, "orig", None) or said
+        cause = cause.__cause__
+    return str(said).splitlines()[0] if str(said) else type(said).__name__
 
 
 def existing_store(url: str = DEFAULT_URL) -> Store:
@@ -206,8 +319,7 @@ def existing_store(url: str = DEFAULT_URL) -> Store:
     Raises:
         UserError: it is not, or can't be opened.
     """
-    path = sqlite_path(url)
-    if not path.exists():
+    if is_sqlite(url) and not (path := sqlite_path(url)).exists():
         raise UserError(f"{path}: there is no such store; `python -m hpo.run` makes one (or give --storage)")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return open_store(url)
@@ -228,6 +340,6 @@ def load_study(store: Store, name: str, **settings: Any) -> optuna.Study:
         return optuna.load_study(study_name=name, storage=store.storage, **settings)
     except KeyError:
         known = ", ".join(study_names(store)) or "none"
-        raise UserError(f"no study {name!r} in {store.url}; there are: {known}") from None
+        raise UserError(f"no study {name!r} in {store}; there are: {known}") from None
     except OperationalError as error:
-        raise UserError(f"{store.url}: {_first_line(error)}") from None
+        raise UserError(f"{store}: {first_line(error)}") from None

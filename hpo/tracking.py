@@ -120,6 +120,8 @@ class Tracker:
     _experiment_id: str | None = None
     _moved_from: str | None = None
     _met: bool = False
+    _made: set[str] = field(default_factory=set)
+    _steps: dict[tuple[str, str], set[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._client = MlflowClient(tracking_uri=self.uri)
@@ -198,6 +200,7 @@ class Tracker:
             run_id = self._find(run)
             if run_id is None:
                 run_id = self._create(payload, parent, items[0].timestamp_ms)
+                self._made.add(run_id)
             elif parent:  # it may be of a parent that is gone
                 self._client.set_tag(run_id, *next(iter(parent.items())))
             self.outbox.set_run_id(run, run_id, self.uri)
@@ -237,8 +240,20 @@ class Tracker:
             Metric(name, value, item.timestamp_ms, item.payload["step"])
             for item in items
             for name, value in item.payload["metrics"].items()
+            if run_id in self._made or item.payload["step"] not in self._known_steps(run_id, name)
         ]
-        self._client.log_batch(run_id, metrics=points)
+        if points:
+            self._client.log_batch(run_id, metrics=points)
+
+    def _known_steps(self, run_id: str, name: str) -> set[int]:
+        """The steps of a metric that a run has already: another machine may have told them, or an outbox that is gone.
+
+        Asked once for each metric of a run that was not made here; what is told from here on is told once anyway.
+        """
+        if (run_id, name) not in self._steps:
+            history = self._client.get_metric_history(run_id, name)
+            self._steps[run_id, name] = {point.step for point in history}
+        return self._steps[run_id, name]
 
     def _send_tags(self, run_id: str, items: list[Item]) -> None:
         place = f"#/experiments/{self._experiment()}/runs/{run_id}/artifacts"

@@ -161,9 +161,10 @@ def page_of(uri: str, experiment: str, study: str) -> str:
 def _refuse_unknown(options: Namespace, name: str, *, known: bool) -> None:
     """Refuse a name that neither MLflow, nor the store, nor studies/ knows; the dashboard needs the store."""
     from hpo.loading import find_study
-    from hpo.storage import sqlite_path
+    from hpo.storage import is_sqlite, sqlite_path
 
-    if options.dashboard or (not known and sqlite_path(options.storage).is_file()):
+    is_there = not is_sqlite(options.storage) or sqlite_path(options.storage).is_file()
+    if options.dashboard or (not known and is_there):
         from hpo.storage import existing_store, study_names
 
         known = name in study_names(existing_store(options.storage)) or known
@@ -250,9 +251,11 @@ def mlflow_environment(environment: Mapping[str, str], port: int) -> dict[str, s
 
 def start_dashboard(storage: str, port: int) -> Server:
     """Start Optuna's dashboard on the Optuna store."""
-    code = "import sys; from hpo.ui import serve_dashboard; serve_dashboard(sys.argv[1], int(sys.argv[2]))"
-    command = [sys.executable, "-c", code, storage, str(port)]
-    return _started("Optuna's dashboard", command, port, "/", dict(os.environ))
+    code = f"import os; from hpo.ui import serve_dashboard; serve_dashboard(os.environ['HPO_STORAGE'], {port})"
+    # Not as an argument: everybody on this machine may read those, and the URL may hold a password.
+    return _started(
+        "Optuna's dashboard", [sys.executable, "-c", code], port, "/", {**os.environ, "HPO_STORAGE": storage}
+    )
 
 
 def _started(words: str, command: Sequence[str], port: int, health: str, environment: Mapping[str, str]) -> Server:

@@ -12,12 +12,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import optuna
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import SQLAlchemyError
 
 from hpo import lanes
 from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full
@@ -35,9 +34,10 @@ from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
 from hpo.spec import Context, StudySpec, Trainer
 from hpo.stages import reached
-from hpo.storage import Store, load_study, open_store
+from hpo.storage import STORE_ERRORS, Store, first_line, load_study, open_store
 
 STOPPED = 143
+PATIENCE_SECONDS = 600.0
 
 log = logging.getLogger("hpo")
 
@@ -105,12 +105,12 @@ def main() -> int:
         log.debug("%s", error, exc_info=True)
         emit({"event": "error", "text": str(error)})
         return error.exit_code
-    except (OSError, SQLAlchemyError, StorageInternalError) as error:
+    except (OSError, *STORE_ERRORS) as error:
         log.debug("%s", error, exc_info=True)
         if disk_is_full(error):
             emit({"event": "error", "text": f"the disk is full ({error}); make room, the same command goes on"})
             return DiskFullError.exit_code
-        text = str(error).splitlines()[0]
+        text = first_line(error)
         if isinstance(error, OSError):  # a folder that can't be written, and the like: nothing that goes away
             emit({"event": "error", "text": f"{error.filename or assignment.workdir}: {error.strerror or text}"})
             return UserError.exit_code
@@ -160,17 +160,15 @@ def _work(assignment: Assignment, all_lanes: list[Stopping], emit: Emit) -> str:
     if sys.stdin.readline().strip() != "go":  # the launcher has opened the stores by then, or is gone
         return "not started"
     threading.Thread(target=_watch_input, args=(all_lanes,), name="input", daemon=True).start()
-    store = open_store(assignment.storage)
-    folder = Path(assignment.workdir) / spec.name
+    store = _patient_store(assignment)
     leases = Leases(store.engine, Path(assignment.workdir) / ".owners")
-    with store.lock():
-        opened = open_study(spec, store, leases, trainer, folder, Path(assignment.outbox), assignment.n_trials)
+    opened = store.lasting(partial(_opened, spec, assignment, store, leases, trainer))
     if assignment.keeps:
         opened = replace(opened, n_trials=trials_less_kept(opened.n_trials))
     emit({"event": "opened", "study_id": opened.identity.study_id, "n_trials": opened.n_trials})
     reached("the study is open", assignment.began)
     if assignment.first:
-        preflight(spec, opened, trainer, folder, emit)
+        preflight(spec, opened, trainer, Path(assignment.workdir) / spec.name, emit)
         reached("what it needs is estimated", assignment.began)
     n_lanes = assignment.lanes or _fastest(spec, trainer, emit)
     n_lanes = 1 if stopping.asked else n_lanes
@@ -185,7 +183,7 @@ def _work(assignment: Assignment, all_lanes: list[Stopping], emit: Emit) -> str:
     def lane(number: int) -> Callable[[], str]:
         def run() -> str:
             trainer = _prepared(spec, assignment, all_lanes[number], n_lanes)
-            own = store if number == 0 else open_store(assignment.storage)
+            own = store if number == 0 else _patient_store(assignment)
             said = _of_lane(emit, number)
             name = lanes.owner_of(assignment.owner, number)
             return _lane(spec, assignment, own, opened, trainer, all_lanes[number], said, name)
@@ -193,6 +191,17 @@ def _work(assignment: Assignment, all_lanes: list[Stopping], emit: Emit) -> str:
         return run
 
     return lanes.run_lanes([lane(number) for number in range(n_lanes)], lambda: _ask(all_lanes))
+
+
+def _patient_store(assignment: Assignment) -> Store:
+    """The store, whose outages are waited for: what is trained meanwhile is not lost."""
+    return open_store(assignment.storage, patience_seconds=PATIENCE_SECONDS)
+
+
+def _opened(spec: StudySpec, assignment: Assignment, store: Store, leases: Leases, trainer: Trainer) -> OpenStudy:
+    folder, outboxes = Path(assignment.workdir) / spec.name, Path(assignment.outbox)
+    with store.lock():
+        return open_study(spec, store, leases, trainer, folder, outboxes, assignment.n_trials)
 
 
 def _spec_of(assignment: Assignment) -> StudySpec:

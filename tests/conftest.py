@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hpo.postgres import a_server
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,3 +20,10 @@ def real_csv() -> Path:
     if not folder or not (path := Path(folder) / "fer2013.csv").is_file():
         pytest.skip("FER2013_DIR names no folder with fer2013.csv")
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server for all tests that leave it up; each takes a database of its own."""
+    with a_server() as server:
+        yield server

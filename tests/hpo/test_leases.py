@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hpo.leases import GRACE_SECONDS, Leases, Owner, become_owner
-from hpo.storage import sqlite_engine
+from hpo.storage import open_store, sqlite_engine
 
 
 class Clock:
@@ -19,9 +20,13 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
-def leases(tmp_path):
-    found = Leases(sqlite_engine(tmp_path / "s.db"), tmp_path / "owners", Clock())
+@pytest.fixture(params=["sqlite", "postgresql"])
+def leases(tmp_path, request):
+    if request.param == "sqlite":
+        engine = sqlite_engine(tmp_path / "s.db")
+    else:
+        engine = open_store(request.getfixturevalue("postgres").url(uuid.uuid4().hex)).engine
+    found = Leases(engine, tmp_path / "owners", Clock())
     found.create_table()
     return found
 
@@ -39,12 +44,13 @@ def test_a_live_owner_holds_and_one_that_left_does_not(leases, tmp_path):
 
 def test_a_killed_owner_is_seen_at_once(leases, tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from hpo.leases import *; from hpo.storage import sqlite_engine\n"
-        "leases = Leases(sqlite_engine(Path(sys.argv[1]) / 's.db'), Path(sys.argv[1]) / 'owners')\n"
+        "import sys, time; from pathlib import Path; from hpo.leases import *; from sqlalchemy import create_engine\n"
+        "leases = Leases(create_engine(sys.argv[2]), Path(sys.argv[1]) / 'owners')\n"
         "owner = become_owner(Path(sys.argv[1]) / 'owners'); leases.claim(1, owner); print('mine', flush=True); time.sleep(60)"
     )
     root = Path(__file__).resolve().parents[2]
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=root)
+    url = leases.engine.url.render_as_string(hide_password=False)
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), url], stdout=subprocess.PIPE, cwd=root)
     assert process.stdout is not None
     process.stdout.readline()
 
@@ -70,14 +76,25 @@ def test_from_another_host_only_a_counter_that_stands_still_frees(leases, tmp_pa
     lease = leases.claim(1, far)
     clock = leases.clock
 
-    assert not leases.is_free(1)
-    clock.now += GRACE_SECONDS - 1
-    assert not leases.is_free(1)
+    def free_after(seconds: float) -> bool:
+        for _ in range(int(seconds)):
+            clock.now += 1
+            leases.look()
+        return leases.is_free(1)
+
+    assert not free_after(GRACE_SECONDS - 1)
     leases.renew(lease)
-    clock.now += 2
+    assert not free_after(2)
+    assert free_after(GRACE_SECONDS)
+
+
+def test_while_nobody_could_look_no_counter_stood_still(leases, tmp_path):
+    leases.claim(1, Owner("far", "other-host", "boot", tmp_path / "not-seen.owner", None))
     assert not leases.is_free(1)
-    clock.now += GRACE_SECONDS
-    assert leases.is_free(1)
+
+    leases.clock.now += 10 * GRACE_SECONDS  # the store was away, or this process was stopped
+
+    assert not leases.is_free(1)
 
 
 def test_deaths_count_only_with_no_new_epoch_between(leases, tmp_path):

@@ -3,20 +3,22 @@ import sqlite3
 import pytest
 
 from hpo.errors import UserError
-from hpo.storage import load_study, masked, open_store, sqlite_path
+from hpo.storage import load_study, masked, open_store
 
 
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("postgres://u:secret@h/d", "need sqlite:///FILE"), ("mysql://u:secret@h/d", "not supported"),
+        ("postgres://u:secret@h/d", "write postgresql+psycopg://"), ("mysql://u:secret@h/d", "not supported"),
         ("nonsense", "is no URL"), ("sqlite://", "names no file"), ("sqlite:///:memory:", "names no file"),
-        ("postgresql://u:se{0}cret@h/d", "not supported"),
+        ("postgresql+pg8000://u:secret@h/d", "is not supported, need postgresql+psycopg"),
+        ("postgresql://u:secret@h", "names no database"),
+        ("postgresql://u:secret@127.0.0.1:1/d", "127.0.0.1"),
     ],
 )  # fmt: skip
 def test_a_url_that_can_not_be_is_one_line_without_its_secret(url, words):
     with pytest.raises(UserError) as caught:
-        sqlite_path(url)
+        open_store(url)
 
     assert words in str(caught.value)
     assert "secret" not in str(caught.value)
