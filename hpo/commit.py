@@ -1,9 +1,11 @@
 """Which commit this code is."""
 
 import subprocess
+from functools import cache
 from pathlib import Path
 
 
+@cache
 def git_commit() -> str | None:
     """The commit that this code stands at, with `-dirty` where it was changed since; None outside a repository."""
     try:

@@ -37,7 +37,16 @@ from hpo.search import MAX_FAILURES_IN_A_ROW
 from hpo.spec import StudySpec
 from hpo.stages import command_began, reached
 from hpo.storage import STORE_ERRORS, Store, first_line, load_study, open_store
-from hpo.tracked import DEFAULT_URI, StudyIdentity, describe_study, parent_status, put_artifact, ranking, rest_run
+from hpo.tracked import (
+    DEFAULT_URI,
+    StudyIdentity,
+    describe_study,
+    log_best,
+    parent_status,
+    put_artifact,
+    ranking,
+    rest_run,
+)
 from hpo.whole import write_whole
 from hpo.worker import Assignment
 
@@ -325,7 +334,9 @@ class Conductor:
         status = "FINISHED" if done else "FAILED" if code == 1 else "SCHEDULED"
         words = "done" if done else "interrupted"
         parent_status(self._records.outbox, status, words=words)
-        describe_study(self._records.outbox, self.spec, self._records.trials(), self._records.folder, words)
+        trials = self._records.trials()
+        log_best(self._records.outbox, self.spec, trials, self._records.folder)
+        describe_study(self._records.outbox, self.spec, trials, self._records.folder, words)
 
     def _records_in_use(self) -> bool:
         """Whether workers of another command are at this study."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.pruners import BasePruner
-from optuna.trial import TrialState
+from optuna.pruners import BasePruner, NopPruner
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import DiskFullError, UserError, disk_is_full
 from hpo.leases import Lease, Stopping, kept_alive
@@ -23,11 +23,14 @@ from hpo.records import Records
 from hpo.schedulers.protocol import PAUSED, SECONDS, params_of, pause_at, seconds_left
 from hpo.seeds import configuration_seed, trial_seed
 from hpo.spec import Metrics, StudySpec, Trainer
-from hpo.times import KINDS, Stopwatch
+from hpo.times import KINDS, TIMES, Stopwatch, added
 from hpo.tracked import finite, log_epoch, open_run
 from hpo.whole import write_whole
 
 log = logging.getLogger(__name__)
+
+SURE_SECONDS = 1.0
+"""How long a lease that was just looked at is sure: it takes many times as long to be lost."""
 
 Emit = Callable[[Mapping[str, Any]], None]
 """Tells whoever watches what happens: a mapping with `event` and what belongs to it, as JSON takes it."""
@@ -100,18 +103,20 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
     with kept_alive(records.leases, lease, place.stopping, clock.beat):
         end = _INTERRUPTED
         for attempt in range(records.spec.retries + 1):
-            end = _run_epochs(place, trial.number, lease, params, seed, workdir, watch)
+            end = _run_epochs(place, trial, lease, params, seed, workdir, watch)
             if end.state != TrialState.FAIL or end.fault is not None:
                 break
             if attempt < records.spec.retries:
                 log.warning("trial %d is tried again: %s", trial.number, (end.reason or "").splitlines()[0])
     if end.state is None:
         watch.lap("service")
-        records.rest(lease, trial.number, end.reason or "", clock.seconds(), watch.take())
+        times = added(trial.user_attrs.get(TIMES, {}), watch.take())
+        records.rest(lease, end.reason or "", clock.seconds(), times)
         place.emit({"event": "rested", "trial": trial.number, "reason": end.reason})
         return None
     watch.lap("service")
-    value = records.end(lease, end.state, end.reason, clock.seconds(), watch.take())
+    times = added(trial.user_attrs.get(TIMES, {}), watch.take())
+    value = records.end(lease, end.state, end.reason, clock.seconds(), times)
     watch.lap("service")
     told = {"event": "ended", "trial": trial.number, "state": end.state.name, "value": value, "reason": end.reason}
     place.emit(told)
@@ -214,7 +219,7 @@ def _as_trainer_error() -> Iterator[None]:
 
 def _run_epochs(
     place: Workplace,
-    number: int,
+    trial: FrozenTrial,
     lease: Lease,
     params: Mapping[str, Any],
     seed: int,
@@ -223,7 +228,7 @@ def _run_epochs(
 ) -> _End:
     epochs = _trained(place, params, seed, workdir, watch)
     try:
-        end = _drive(place, number, lease, epochs)
+        end = _drive(place, trial, lease, epochs)
         epochs.close()  # where it was left early, the trainer keeps what it must
     except UserError as fault:
         return _End(TrialState.FAIL, str(fault), fault)
@@ -233,7 +238,7 @@ def _run_epochs(
             raise DiskFullError(f"{workdir}: no room for the trial's files ({error})") from None
         (workdir / "artifacts").mkdir(parents=True, exist_ok=True)
         write_whole(workdir / "artifacts" / "error.txt", "".join(traceback.format_exception(error)).encode())
-        log.debug("trial %d raised", number, exc_info=error)
+        log.debug("trial %d raised", trial.number, exc_info=error)
         reason = f"{type(error).__name__}: {error} ({_place(error)}; see {workdir / 'artifacts' / 'error.txt'})"
         # The traceback holds the frames, the frames hold tensors (optuna#1224): let them go before the next trial.
         traceback.clear_frames(error.__traceback__)
@@ -244,25 +249,26 @@ def _run_epochs(
     return end
 
 
-def _drive(place: Workplace, number: int, lease: Lease, epochs: Iterator[Metrics]) -> _End:
+def _drive(place: Workplace, trial: FrozenTrial, lease: Lease, epochs: Iterator[Metrics]) -> _End:
     """The loop. Recorded epochs come first and at once: what the stores have of them already is left as it is."""
-    records, spec = place.records, place.records.spec
-    trial = records.trial(lease.trial_id)
+    records, spec, number = place.records, place.records.spec, trial.number
     reported, until = dict(trial.intermediate_values), pause_at(spec, trial)
     last_reported = max(reported, default=-1)
     warned: set[str] = set()
+    fence = _Fence(records, lease)
     for epoch, metrics in enumerate(epochs):
         if diverged := _diverged(spec, metrics):
             return _End(TrialState.PRUNED, f"diverged: {diverged} in epoch {epoch}")
         for name in sorted(set(metrics) - set(finite(metrics)) - warned):
             warned.add(name)
             log.warning("trial %d: %s is not finite in epoch %d: left out", number, name, epoch)
-        records.refuse_lost(lease)
+        fence.pass_through()
         for name in log_epoch(records.outbox, number, epoch, finite(metrics)):
             log.warning("trial %d: epoch %d trained again gives another %s; the first counts", number, epoch, name)
         new = epoch not in reported
         if new:
             records.report(lease, epoch, metrics[spec.metric])
+            reported[epoch] = metrics[spec.metric]
         told = {"event": "epoch", "trial": number, "epoch": epoch, "value": metrics[spec.metric], "new": new}
         place.emit(told)
         if epoch >= last_reported and _is_pruned(place, lease):
@@ -276,13 +282,34 @@ def _drive(place: Workplace, number: int, lease: Lease, epochs: Iterator[Metrics
     else:
         if place.stopping():
             return _INTERRUPTED
-    if not records.trial(lease.trial_id).intermediate_values:
+    if not reported:
         return _End(TrialState.FAIL, "the trainer yielded no epoch")
     return _End(TrialState.COMPLETE)
 
 
+@dataclass(slots=True)
+class _Fence:
+    """Lets only the lease's owner go on; a lease that was just looked at is not looked at again."""
+
+    records: Records
+    lease: Lease
+    sure_at: float = -math.inf
+
+    def pass_through(self) -> None:
+        """Go on.
+
+        Raises:
+            LeaseLostError: the trial has another owner by now.
+        """
+        if time.monotonic() - self.sure_at >= SURE_SECONDS:
+            self.records.refuse_lost(self.lease)
+            self.sure_at = time.monotonic()
+
+
 def _is_pruned(place: Workplace, lease: Lease) -> bool:
     records = place.records
+    if isinstance(place.pruner, NopPruner):
+        return False
     return records.store.lasting(lambda: place.pruner.prune(records.study, records.trial(lease.trial_id)))
 
 

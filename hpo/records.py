@@ -8,13 +8,14 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.board import Board
 from hpo.drawing import mark_undrawn
 from hpo.errors import LeaseLostError
 from hpo.leases import Lease, Leases
@@ -23,8 +24,18 @@ from hpo.schedulers.protocol import DROPPED, PAUSED, SECONDS, has_its_epochs, pa
 from hpo.seeds import configuration_key
 from hpo.spec import StudySpec
 from hpo.storage import Store
-from hpo.times import TIMES, added
-from hpo.tracked import StudyIdentity, end_run, log_best, log_times, log_value, put_artifact, rank, ranking, rest_run
+from hpo.times import TIMES
+from hpo.tracked import (
+    StudyIdentity,
+    end_run,
+    is_due,
+    log_best,
+    log_times,
+    log_value,
+    put_artifact,
+    rank,
+    rest_run,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +64,7 @@ class Records:
 
     Attributes:
         folder: `trials/<study>`; a trial's own folder is its number in it.
+        board: what its ended trials come to.
     """
 
     spec: StudySpec
@@ -62,6 +74,10 @@ class Records:
     outbox: Outbox
     identity: StudyIdentity
     folder: Path
+    board: Board = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "board", Board(self.spec))
 
     @_lasting
     def trials(self) -> list[FrozenTrial]:
@@ -94,30 +110,29 @@ class Records:
         """Tell Optuna a trial's intermediate value."""
         self.study._storage.set_trial_intermediate_value(lease.trial_id, epoch, value)  # noqa: SLF001
 
-    def rest(self, lease: Lease, number: int, words: str, seconds: float, times: Mapping[str, float]) -> None:
+    def rest(self, lease: Lease, words: str, seconds: float, times: Mapping[str, float]) -> None:
         """Leave a trial that was interrupted or paused (`words`).
 
         Args:
             lease: of the trial.
-            number: the trial's.
             words: why it rests.
             seconds: what it has taken of the device in all.
-            times: what it took by kind since it was taken up.
+            times: what it has taken by kind in all.
         """
-        in_all = self._times_in_all(lease, times)
-        self._rest(lease, number, words, seconds, in_all)
+        self._rest(lease, words, seconds, times)
         if words == PAUSED:
             self.drop_checkpoints()
 
     @_lasting
-    def _rest(self, lease: Lease, number: int, words: str, seconds: float, in_all: Mapping[str, float]) -> None:
+    def _rest(self, lease: Lease, words: str, seconds: float, times: Mapping[str, float]) -> None:
         with self.store.lock():
             self.refuse_lost(lease)
+            trial = self.trial(lease.trial_id)
             self.note_seconds(lease, seconds)
-            self._note_times(lease, in_all)
-            if words == PAUSED and self.trial(lease.trial_id).user_attrs.get(DROPPED):
+            self._note_times(lease, trial, times)
+            if words == PAUSED and trial.user_attrs.get(DROPPED):
                 self._set(lease.trial_id, DROPPED, 0)  # it is there again
-            rest_run(self.outbox, number, words)
+            rest_run(self.outbox, trial.number, words)
             self.leases.release(lease)
 
     @_lasting
@@ -125,14 +140,9 @@ class Records:
         """Keep how many device seconds a trial has taken in all."""
         self._set(lease.trial_id, SECONDS, round(seconds, 3))
 
-    def _times_in_all(self, lease: Lease, times: Mapping[str, float]) -> dict[str, float]:
-        """What a trial has taken by kind, with what it took before."""
-        return added(self.trial(lease.trial_id).user_attrs.get(TIMES, {}), times)
-
-    def _note_times(self, lease: Lease, in_all: Mapping[str, float]) -> None:
-        trial = self.trial(lease.trial_id)
-        self._set(lease.trial_id, TIMES, in_all)
-        log_times(self.outbox, trial.number, len(trial.intermediate_values), in_all, attempt=lease.token)
+    def _note_times(self, lease: Lease, trial: FrozenTrial, times: Mapping[str, float]) -> None:
+        self._set(lease.trial_id, TIMES, dict(times))
+        log_times(self.outbox, trial.number, len(trial.intermediate_values), times, attempt=lease.token)
 
     def end(
         self,
@@ -149,7 +159,7 @@ class Records:
             state: COMPLETE, PRUNED or FAIL.
             reason: why it was pruned or failed.
             seconds: what it took of the device in all.
-            times: what it took by kind since it was taken up.
+            times: what it has taken by kind in all.
 
         Returns:
             The trial's value.
@@ -157,9 +167,8 @@ class Records:
         Raises:
             LeaseLostError: the trial has another owner by now.
         """
-        in_all = None if times is None else self._times_in_all(lease, times)
-        value = self._end(lease, state, reason, seconds, in_all)
-        self._remove_checkpoints(self.trial(lease.trial_id).number)
+        number, value = self._end(lease, state, reason, seconds, times)
+        self._remove_checkpoints(number)
         return value
 
     @_lasting
@@ -169,28 +178,28 @@ class Records:
         state: TrialState,
         reason: str | None,
         seconds: float | None,
-        in_all: Mapping[str, float] | None,
-    ) -> float | None:
+        times: Mapping[str, float] | None,
+    ) -> tuple[int, float | None]:
         with self.store.lock():
             self.refuse_lost(lease)
             trial = self.trial(lease.trial_id)
             if trial.state.is_finished():  # the store has it, and went away before it could say so
                 self.leases.drop(lease.trial_id)
-                return trial.value if state == TrialState.COMPLETE else None
+                return trial.number, trial.value if state == TrialState.COMPLETE else None
             if seconds is not None:
                 self.note_seconds(lease, seconds)
-            if in_all is not None:
-                self._note_times(lease, in_all)
-            trial = self.trial(lease.trial_id)
+            if times is not None:
+                self._note_times(lease, trial, times)
             value = trial_value(self.spec, trial) if state != TrialState.FAIL else None
-            counted = [(trial.number, value)] if state == TrialState.COMPLETE and value is not None else []
-            best_first = self._best_first(counted)
+            its_own = [(trial.number, value)] if state == TrialState.COMPLETE and value is not None else []
+            best_first = self._best_first(its_own, self.spec.keep_weights + 1)
             self._let_go(best_first[self.spec.keep_weights :])
             if self.spec.draw is not None:
                 mark_undrawn(self.folder / str(trial.number))
             self._close(lease, trial, state, reason, value, kept=trial.number in best_first[: self.spec.keep_weights])
-            log_best(self.outbox, self.spec, self.trials(), self.folder)
-        return value
+            if is_due(self.folder):
+                log_best(self.outbox, self.spec, self.trials(), self.folder)
+        return trial.number, value
 
     def end_paused(self, leases: Sequence[Lease], reason: str, stop: Stop) -> Iterator[int]:
         """Prune trials that are paused when their study ends; those that are among the best keep their weights.
@@ -238,11 +247,11 @@ class Records:
             self._let_go(not_kept)
             log_best(self.outbox, self.spec, self.trials(), self.folder)
 
-    def _best_first(self, besides: Sequence[tuple[int, float]]) -> list[int]:
-        """Numbers of the trials whose values count, and of those that are about to count."""
-        order = [(rank(self.spec, t.value or 0.0, t.number), t.number) for t in ranking(self.spec, self.trials())]
-        order += [(rank(self.spec, value, number), number) for number, value in besides]
-        return [number for _, number in sorted(order)]
+    def _best_first(self, besides: Sequence[tuple[int, float]], n: int | None = None) -> list[int]:
+        """Numbers of the trials whose values count, and of those that are about to count; the best `n`, or all."""
+        self.board.take_in(self.trials())
+        order = [*self.board.order[:n], *(rank(self.spec, v, number) for number, v in besides)]
+        return [number for _, number in sorted(order)[:n]]
 
     def _close(
         self,

@@ -1,5 +1,6 @@
 """Carries the scheduler's decisions out until the budget is met. Knows no strategy."""
 
+import gc
 import math
 import time
 from collections.abc import Collection, Sequence
@@ -16,6 +17,7 @@ from hpo.records import Records
 from hpo.schedulers.protocol import (
     DECISIONS,
     PAUSED,
+    STUDY_ATTRS,
     Continue,
     Done,
     History,
@@ -34,7 +36,6 @@ WAIT_SECONDS = 0.5
 MAX_FAILURES_IN_A_ROW = 3
 LEAST_SECONDS = 0.5
 """A budget of seconds is used up when less than this is left: nothing is begun for it."""
-_STUDY_ATTRS = "hpo:study_attrs"
 
 
 def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int | None) -> str:
@@ -49,11 +50,16 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
         UserError: a scheduler's decision can't be carried out.
     """
     records = place.records
-    known = frozenset(t.number for t in records.trials() if t.state.is_finished())
+    records.board.take_in(trials := records.trials())
+    n_before = records.board.settled.n
+    known = frozenset(t.number for t in trials[n_before:] if t.state.is_finished())
+    if gc.get_freeze_count() == 0:  # of thousands of trials none is garbage: a collection need not look at them
+        gc.collect()
+        gc.freeze()
     watch = Stopwatch()
     records.drop_checkpoints()  # a kill may have come before: what is there decides, too
     while not place.stopping.asked:
-        found = records.store.lasting(lambda: _decided(place, scheduler, owner, n_trials, known))
+        found = records.store.lasting(lambda: _decided(place, scheduler, owner, n_trials, n_before, known))
         watch.lap("service")
         match found:
             case _Over(reason, left_over):
@@ -84,20 +90,26 @@ class _Over:
 
 
 def _decided(
-    place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int | None, known: frozenset[int]
+    place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int | None, n_before: int, known: frozenset[int]
 ) -> Lease | Wait | _Over:
     with place.records.store.lock():
-        refuse_failures(place.records.trials(), known)
-        return _next(place, scheduler, owner, n_trials)
+        trials = place.records.trials()
+        refuse_failures(trials[n_before:], known)
+        return _next(place, scheduler, owner, n_trials, trials)
 
 
-def _next(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int | None) -> Lease | Wait | _Over:
+def _next(
+    place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int | None, trials: Sequence[FrozenTrial]
+) -> Lease | Wait | _Over:
     """Ask the scheduler, and make the trial that it decides on ours. Called under the store's lock."""
     records, spec = place.records, place.records.spec
-    trials = records.trials()
     resting = records.resting(trials)
     paused = frozenset(number for number in resting if has_its_epochs(spec, trials[number]))
-    history = History(spec, n_trials, trials, paused, _study_attrs(trials))
+    board = records.board
+    board.take_in(trials)
+    history = History(
+        spec, n_trials, trials, paused, board.study_attrs(trials), settled=board.settled, best_first=board.order
+    )
     at_work = len(history.running()) - len(resting - paused)
     budget = [n_trials, spec.n_epochs, spec.timeout_seconds]
     left = seconds_left(spec, trials)
@@ -138,7 +150,7 @@ def _over(
 def _started(records: Records, history: History, decision: Start, owner: Owner) -> Lease:
     suggested, study = decision.suggested, records.study
     number = len(history.trials) if decision.waiting is None else decision.waiting
-    step = Step(len(history.steps), number, 0, decision.until_epoch, decision.why)
+    step = Step(history.n_steps(), number, 0, decision.until_epoch, decision.why)
     template = _template(suggested, step)
     if decision.waiting is None:
         trial_id = study._storage.create_new_trial(study._study_id, template_trial=template)  # noqa: SLF001
@@ -158,7 +170,7 @@ def _continued(records: Records, history: History, decision: Continue, owner: Ow
             f"the scheduler continues trial {decision.number} until epoch {decision.until_epoch}, "
             f"and it has {reached} epochs already"
         )
-    step = Step(len(history.steps), decision.number, reached, decision.until_epoch, decision.why)
+    step = Step(history.n_steps(), decision.number, reached, decision.until_epoch, decision.why)
     steps = [*steps_of(trial), step]
     trial_id = trial._trial_id  # noqa: SLF001
     # Before it is claimed: a kill between the two leaves a trial that was interrupted before its first batch.
@@ -191,16 +203,8 @@ def _template(suggested: Suggested, step: Step) -> FrozenTrial:
             "hpo.params": dict(suggested.params),
             DECISIONS: [step.to_json()],
         },
-        system_attrs={**suggested.system_attrs, _STUDY_ATTRS: dict(suggested.study_attrs)},
+        system_attrs={**suggested.system_attrs, STUDY_ATTRS: dict(suggested.study_attrs)},
     )
-
-
-def _study_attrs(trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-    """What samplers keep on the study (a place in a sequence), from the trials that brought it."""
-    attrs: dict[str, Any] = {}
-    for trial in trials:
-        attrs.update(trial.system_attrs.get(_STUDY_ATTRS, {}))
-    return attrs
 
 
 def refuse_failures(trials: Collection[FrozenTrial], known: frozenset[int]) -> None:

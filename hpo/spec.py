@@ -98,6 +98,8 @@ class StudySpec:
         n_epochs: how many epochs may be trained in all; None for no bound.
         max_epochs: the longest a trial may run; Hyperband needs it, and a scheduler that pauses.
         sampler: one of `SAMPLERS`, or a function of a seed that returns an Optuna sampler.
+        sampler_trials: how many trials a sampler sees of a study that has more than 1,000: a fifth of them the best,
+            the others the latest, and those at work besides. None: always all.
         pruner: one of `PRUNERS`, or a function of a seed that returns an Optuna pruner.
         scheduler: one of `SCHEDULERS`, or a function of this specification that returns a scheduler of one's own.
         enqueue: known configurations to try first, in the suggested names; the first is the baseline.
@@ -129,6 +131,7 @@ class StudySpec:
     n_epochs: int | None = None
     max_epochs: int | None = None
     sampler: "str | Callable[[int], BaseSampler]" = "tpe"
+    sampler_trials: int | None = 300
     pruner: "str | Callable[[int], BasePruner]" = "none"
     scheduler: "str | Callable[[StudySpec], Any]" = "optuna"
     enqueue: Sequence[Params] = ()
@@ -239,6 +242,7 @@ def _number_faults(spec: StudySpec) -> Iterator[tuple[str, str]]:
         ("n_epochs", 1, 10**12, True),
         ("max_epochs", 1, 10**6, True),
         ("checkpoint_bytes", 0, 10**18, True),
+        ("sampler_trials", 10, 10**6, True),
         ("seed", 0, 2**63 - 1, False),
         ("retries", 0, 100, False),
         ("keep_weights", 0, 10**6, False),

@@ -22,7 +22,7 @@ import psutil
 import sqlalchemy
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, OperationalError, SQLAlchemyError
@@ -47,14 +47,14 @@ class Store:
 
     Attributes:
         url: what Optuna's own tools take; it may hold a password.
-        storage: Optuna's, to be given to `optuna.load_study`.
+        storage: Optuna's, to be given to `optuna.load_study`; it keeps finished trials in memory, once for all studies.
         engine: SQLAlchemy's, for the tables that lie beside Optuna's.
         lock: held by whoever asks, claims or counts: they do it alone. It dies with its process.
         patience_seconds: how long an outage of the store is waited for.
     """
 
     url: str
-    storage: RDBStorage
+    storage: BaseStorage
     engine: Engine
     lock: Callable[[], AbstractContextManager[None]]
     patience_seconds: float = 0.0
@@ -146,7 +146,7 @@ def _open_sqlite(path: Path, patience_seconds: float) -> Store:
     storage.scoped_session.remove()
     engine.dispose()
     lock = partial(_file_lock, path.with_name(f"{path.name}.lock"))
-    return Store(f"sqlite:///{path}", storage, engine, lock, patience_seconds)
+    return Store(f"sqlite:///{path}", get_storage(storage), engine, lock, patience_seconds)
 
 
 def _open_postgres(given: str, patience_seconds: float) -> Store:
@@ -170,7 +170,7 @@ def _open_postgres(given: str, patience_seconds: float) -> Store:
         raise UserError(f"--storage {shown!r}: {first_line(error)}") from None
     storage.scoped_session.remove()
     storage.engine.dispose()
-    return Store(url, storage, storage.engine, AdvisoryLock(storage.engine).held, patience_seconds)
+    return Store(url, get_storage(storage), storage.engine, AdvisoryLock(storage.engine).held, patience_seconds)
 
 
 def _of_another_version(url: str, error: RuntimeError) -> UserError:

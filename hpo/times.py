@@ -1,5 +1,6 @@
 """What a study's time goes to: the device should train."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -51,10 +52,8 @@ def added(before: Mapping[str, float], more: Mapping[str, float]) -> dict[str, f
 
 def total(trials: Iterable[FrozenTrial]) -> dict[str, float]:
     """Of all trials."""
-    seconds = dict.fromkeys(KINDS, 0.0)
-    for trial in trials:
-        seconds = added(seconds, trial.user_attrs.get(TIMES, {}))
-    return seconds
+    kept = [known for trial in trials if (known := trial.user_attrs.get(TIMES))]
+    return {kind: round(math.fsum(seconds.get(kind, 0.0) for seconds in kept), 3) for kind in KINDS}
 
 
 def words(seconds: Mapping[str, float]) -> str | None:

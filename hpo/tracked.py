@@ -5,8 +5,11 @@ import io
 import math
 import os
 import platform
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -58,6 +61,11 @@ def open_parent(outbox: Outbox, identity: StudyIdentity, spec: StudySpec, store_
     )
     payload = {"name": f"study {spec.name}", "tags": tags, "params": {}, "note": note, "dataset": _dataset(identity)}
     outbox.put(PARENT, "open", payload, once="open")
+
+
+LEADERBOARD = "leaderboard.csv"
+UPDATE_SECONDS = 30.0
+"""Between two updates of the study's run while it is at work."""
 
 
 def parent_status(outbox: Outbox, status: str, *, words: str) -> None:
@@ -142,6 +150,15 @@ def put_artifact(outbox: Outbox, run: str, file: Path, folder: str = "") -> None
     outbox.put(run, "artifact", {"file": os.path.relpath(file), "folder": folder})
 
 
+def is_due(folder: Path) -> bool:
+    """Whether the study's run is to be brought up to date again: it takes a look at all trials."""
+    try:
+        age = time.time() - (folder / LEADERBOARD).stat().st_mtime
+    except OSError:
+        return True
+    return not 0 <= age < UPDATE_SECONDS
+
+
 def log_best(outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial], folder: Path) -> None:
     """Bring the study's run up to date: best value and number, and the leaderboard."""
     ended = [t for t in trials if t.state.is_finished()]
@@ -155,8 +172,8 @@ def log_best(outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial], fol
         outbox.put(PARENT, "tags", {"hpo.best_trial": str(best.number), "hpo.best_value": repr(best.value)})
     describe_study(outbox, spec, trials, folder, "running")
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "leaderboard.csv", leaderboard(spec, trials).encode())
-    put_artifact(outbox, PARENT, folder / "leaderboard.csv")
+    write_whole(folder / LEADERBOARD, leaderboard(spec, trials).encode())
+    put_artifact(outbox, PARENT, folder / LEADERBOARD)
 
 
 def log_confirmation(outbox: Outbox, said: Confirmation, file: Path) -> None:
@@ -203,8 +220,12 @@ def ranking(spec: StudySpec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]
 
     Those that are complete, and those that their scheduler had only paused when the study ended.
     """
-    counted = [t for t in trials if t.value is not None and (t.state == TrialState.COMPLETE or was_paused(t))]
-    return sorted(counted, key=lambda t: rank(spec, t.value or 0.0, t.number))
+    return sorted(counted(trials), key=lambda t: rank(spec, t.value or 0.0, t.number))
+
+
+def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials whose values count."""
+    return [t for t in trials if (t.state == TrialState.COMPLETE or was_paused(t)) and t.value is not None]
 
 
 def rank(spec: StudySpec, value: float, number: int) -> tuple[float, int]:
@@ -253,17 +274,22 @@ def _common_tags(identity: StudyIdentity) -> dict[str, str]:
         "hpo.host": platform.node(),
         "hpo.python": platform.python_version(),
     }
-    for package in ("torch", "optuna", "mlflow", "numpy", "fer-hpo"):
-        try:
-            tags[f"hpo.version.{package}"] = version(package)
-        except PackageNotFoundError:
-            continue
+    tags |= _versions()
     for name in ("data_digest", "network", "augmentation", "device"):
         if name in identity.description:
             tags[f"hpo.{name}"] = str(identity.description[name])
     if commit := git_commit():
         tags["mlflow.source.git.commit"] = commit
     return tags
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("torch", "optuna", "mlflow", "numpy", "fer-hpo"):
+        with suppress(PackageNotFoundError):
+            found[f"hpo.version.{package}"] = version(package)
+    return found
 
 
 def _dataset(identity: StudyIdentity) -> dict[str, Any] | None:

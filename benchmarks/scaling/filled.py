@@ -23,7 +23,6 @@ _BLOCK = 1_000
 
 def fill(store: Store, n: int) -> None:
     """Give the trivial study `n` finished trials, as our service and Optuna would have left them."""
-    storage = store.storage
     with tempfile.TemporaryDirectory() as folder, store.lock():
         leases = Leases(store.engine, Path(folder))
         opened = open_study(STUDY, store, leases, Trivial(), Path(folder) / NAME, Path(folder), None)
@@ -31,7 +30,7 @@ def fill(store: Store, n: int) -> None:
     sampler = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     for start in range(0, n, _BLOCK):
         rows = [_row(sampler, study_id, number) for number in range(start, min(n, start + _BLOCK))]
-        with storage.engine.begin() as connection:
+        with store.engine.begin() as connection:
             for model, of in (
                 (models.TrialModel, "trial"), (models.TrialParamModel, "params"), (models.TrialValueModel, "values"),
                 (models.TrialIntermediateValueModel, "steps"), (models.TrialUserAttributeModel, "attrs"),
@@ -39,8 +38,8 @@ def fill(store: Store, n: int) -> None:
                 found = [each for row in rows for each in row[of]]
                 if found:
                     connection.execute(sa.insert(model.__table__), found)
-    if storage.engine.dialect.name == "postgresql" and n:  # ids were given: the next one must be a new one
-        with storage.engine.begin() as connection:
+    if store.engine.dialect.name == "postgresql" and n:  # ids were given: the next one must be a new one
+        with store.engine.begin() as connection:
             connection.exec_driver_sql(
                 "SELECT setval(pg_get_serial_sequence('trials', 'trial_id'), (SELECT max(trial_id) FROM trials))"
             )

@@ -4,7 +4,6 @@ import argparse
 import itertools
 import json
 import resource
-import statistics
 import sys
 import tempfile
 import threading
@@ -24,7 +23,7 @@ from hpo.resume import open_study
 from hpo.schedulers.named import make_scheduler
 from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
-from hpo.storage import load_study, open_store
+from hpo.storage import open_store
 
 
 class Untracked(Outbox):
@@ -34,8 +33,8 @@ class Untracked(Outbox):
         return None
 
 
-def ours(url: str, n: int, name: str) -> list[float]:
-    """Seconds of each of `n` trials of our service, tracking off."""
+def ours(url: str, name: str) -> Callable[[int], list[float]]:
+    """Our service, tracking off, ready to run so many trials; that gives when each ended, in seconds since 1970."""
     folder = Path(tempfile.mkdtemp())
     store = open_store(url)
     leases = Leases(store.engine, folder / ".owners")
@@ -43,25 +42,29 @@ def ours(url: str, n: int, name: str) -> list[float]:
     with store.lock():
         opened = open_study(STUDY, store, leases, trainer, folder / NAME, folder / "outbox", None)
     outbox = Untracked(open_outbox(folder / "outbox", opened.identity.study_id).engine)
-    study = load_study(store, NAME)
-    records = Records(STUDY, store, study, leases, outbox, opened.identity, folder / NAME)
-    stopping, ended = Stopping(), []
+    records = Records(STUDY, store, opened.study, leases, outbox, opened.identity, folder / NAME)
+    records.trials()
 
-    def told(event: Mapping[str, Any]) -> None:
-        if event["event"] == "ended":
-            ended.append(time.perf_counter())
-            stopping.asked = len(ended) > n
+    def run(n: int) -> list[float]:
+        stopping, ended = Stopping(), [time.time()]
 
-    owner = become_owner(leases.owners, name)
-    search(Workplace(records, make_pruner(STUDY), trainer, stopping, told), make_scheduler(STUDY), owner, None)
-    owner.leave()
-    return [after - before for before, after in itertools.pairwise(ended)]
+        def told(event: Mapping[str, Any]) -> None:
+            if event["event"] == "ended":
+                ended.append(time.time())
+                stopping.asked = len(ended) > n
+
+        owner = become_owner(leases.owners, name)
+        search(Workplace(records, make_pruner(STUDY), trainer, stopping, told), make_scheduler(STUDY), owner, None)
+        owner.leave()
+        return ended
+
+    return run
 
 
-def plain(url: str, n: int, name: str) -> list[float]:  # noqa: ARG001
-    """Seconds of each of `n` trials of `study.optimize`."""
+def plain(url: str, name: str) -> Callable[[int], list[float]]:  # noqa: ARG001
+    """The same by `study.optimize`."""
     study = optuna.load_study(study_name=NAME, storage=url)
-    ended: list[float] = []
+    study.get_trials(deepcopy=False)
 
     def objective(trial: optuna.Trial) -> float:
         params = suggest(trial)
@@ -69,34 +72,51 @@ def plain(url: str, n: int, name: str) -> list[float]:  # noqa: ARG001
             trial.report(value_of(params, epoch), epoch)
         return value_of(params, EPOCHS - 1)
 
-    study.optimize(objective, n_trials=n + 1, callbacks=[lambda *_: ended.append(time.perf_counter())])
-    return [after - before for before, after in itertools.pairwise(ended)]
+    def run(n: int) -> list[float]:
+        ended = [time.time()]
+        study.optimize(objective, n_trials=n, callbacks=[lambda *_: ended.append(time.time())])
+        return ended
+
+    return run
 
 
-WAYS: dict[str, Callable[[str, int, str], list[float]]] = {"ours": ours, "optuna": plain}
+WAYS: dict[str, Callable[[str, str], Callable[[int], list[float]]]] = {"ours": ours, "optuna": plain}
 
 
 def main() -> int:
-    """Measure once, in so many threads."""
+    """Measure once, in so many threads: get ready, say so, wait for `go`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("n", type=int)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = sys.stdin.readline().strip()
-    found: list[float] = []
-    began = time.perf_counter()
-    threads = [
-        threading.Thread(target=lambda k=k: found.extend(WAYS[options.way](url, options.n, f"one{k}")))
-        for k in range(options.threads)
-    ]
+    url, found = sys.stdin.readline().strip(), []
+
+    def told() -> None:
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        sys.stdin.readline()
+
+    ready = threading.Barrier(options.threads, action=told)
+
+    def one(k: int) -> None:
+        run = WAYS[options.way](url, f"one{k}")
+        ready.wait()
+        found.append(run(options.n))
+
+    threads = [threading.Thread(target=one, args=(k,)) for k in range(options.threads)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    said = {"seconds": statistics.median(found), "wall": time.perf_counter() - began, "memory_gb": peak}
+    times = [each for ended in found for each in ended]
+    said = {
+        # The first one also warms up.
+        "seconds": [after - before for ended in found for before, after in itertools.pairwise(ended[1:])],
+        "began": min(times), "ended": max(times),
+        "memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    }  # fmt: skip
     sys.stdout.write(json.dumps(said) + "\n")
     return 0
 

@@ -7,12 +7,13 @@ transaction, whole or not at all.
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import optuna
 from optuna import pruners, samplers
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.storages import InMemoryStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -23,6 +24,8 @@ from hpo.space import grid
 from hpo.spec import Params, StudySpec
 
 PATIENCE_EPOCHS = 10
+MANY = 1_000
+"""Of so many trials a sampler sees all in any case."""
 ENQUEUED = "hpo.enqueued"
 
 
@@ -44,9 +47,11 @@ def fixed_start(spec: StudySpec, history: History) -> Start | None:
     Raises:
         UserError: as `propose`.
     """
-    waiting = next((t for t in history.trials if t.state == TrialState.WAITING), None)
+    waiting = next((t for t in history.open if t.state is TrialState.WAITING), None)
     if waiting is not None:
         return _proposed(spec, history, waiting.system_attrs.get("fixed_params", {}), waiting.number)
+    if not spec.enqueue:
+        return None
     tried = [t.user_attrs.get(ENQUEUED) for t in history.trials]
     fixed = next((params for params in spec.enqueue if dict(params) not in tried), None)
     return None if fixed is None else _proposed(spec, history, fixed, None)
@@ -88,18 +93,69 @@ def _asked(spec: StudySpec, study: Study, history: History, fixed: Params | None
 
 def _copy(history: History, sampler: BaseSampler, pruner: BasePruner) -> Study:
     """The study in memory, with the same name (Hyperband's brackets hang on it) and the same trials."""
-    study = optuna.create_study(
-        study_name=history.spec.name, direction=history.spec.direction, sampler=sampler, pruner=pruner
-    )
-    storage, study_id = study._storage, study._study_id  # noqa: SLF001  `add_trial` would refuse RUNNING ones
-    for name, value in history.study_attrs.items():
-        storage.set_study_system_attr(study_id, name, value)
     is_grid = isinstance(sampler, samplers.GridSampler)
-    for trial in history.trials:
-        storage.create_new_trial(
-            study_id, template_trial=_as_seen(trial, paused=trial.number in history.paused, is_grid=is_grid)
-        )
+    trials = [
+        t
+        if t.state is TrialState.COMPLETE or (t.state is TrialState.PRUNED and not is_grid)
+        else _as_seen(t, paused=t.number in history.paused, is_grid=is_grid)
+        for t in history.trials
+    ]
+    storage = _Shown(trials, trials if is_grid else within(history, trials))
+    study = optuna.create_study(
+        study_name=history.spec.name, direction=history.spec.direction, sampler=sampler, pruner=pruner, storage=storage
+    )
+    storage.show()
+    for name, value in history.study_attrs.items():
+        storage.set_study_system_attr(study._study_id, name, value)  # noqa: SLF001
     return study
+
+
+class _Shown(InMemoryStorage):
+    """A study in memory that has trials without copying them: samplers and pruners only read them.
+
+    Args:
+        trials: all there are, by number, so that the next one has its number.
+        seen: those of them that are shown to whoever asks for all.
+    """
+
+    def __init__(self, trials: list[FrozenTrial], seen: list[FrozenTrial]) -> None:
+        super().__init__()
+        self._all, self._seen, self._n_shown = trials, seen, len(trials)
+
+    def show(self) -> None:
+        """Give the trials to the one study there is."""
+        (study,) = self._studies.values()
+        study.trials = self._all
+        self._max_trial_id = max((t._trial_id for t in self._all), default=-1)  # noqa: SLF001
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,  # noqa: FBT001, FBT002  Optuna's own signature
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Those that are shown, and what was added since."""
+        added = self._studies[study_id].trials[self._n_shown :]
+        found = [t for t in (*self._seen, *added) if states is None or t.state in states]
+        return copy.deepcopy(found) if deepcopy else found
+
+
+def within(history: History, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that a sampler sees, by number: in a study of very many the best, the latest and those at work.
+
+    TPE models its 25 best trials against all others, and its own arithmetic over ten thousand takes longer than all
+    else of an ask; of trials that were neither good nor late it learns little.
+    """
+    limit = history.spec.sampler_trials
+    if limit is None or len(trials) <= max(MANY, limit):
+        return trials
+    numbers = {*history.best(limit // 5)}
+    for number in range(len(trials) - 1, -1, -1):
+        if len(numbers) >= limit:
+            break
+        numbers.add(number)
+    numbers.update(t.number for t in history.running())
+    return [trials[number] for number in sorted(numbers)]
 
 
 def _as_seen(trial: FrozenTrial, *, paused: bool, is_grid: bool) -> FrozenTrial:

@@ -4,6 +4,7 @@ A scheduler is asked under the store's lock, whenever a worker is free; the sear
 no strategy. Since a trial can be called again and goes on, pausing and promoting are no more than a decision.
 """
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ SECONDS = "hpo.seconds"
 DROPPED = "hpo.dropped_epochs"
 """The user attribute of a paused trial whose checkpoint was let go of: epochs that must be trained again first."""
 DIVERGED = "diverged"
+STUDY_ATTRS = "hpo:study_attrs"
+"""The system attribute under which a trial keeps what its sampler put on the study."""
 """How the reason of a trial begins whose loss or metric was not finite."""
 PAUSED = "paused"
 """How the reason of a trial begins that was still paused when its study ended."""
@@ -125,8 +128,9 @@ def trial_value(spec: StudySpec, trial: FrozenTrial, n_epochs: int | None = None
 
 def seconds_left(spec: StudySpec, trials: Sequence[FrozenTrial]) -> float:
     """Device seconds of the budget that no trial has taken yet; infinite without a bound."""
-    bound = math.inf if spec.timeout_seconds is None else spec.timeout_seconds
-    return max(0.0, bound - math.fsum(t.user_attrs.get(SECONDS, 0.0) for t in trials))
+    if spec.timeout_seconds is None:
+        return math.inf
+    return max(0.0, spec.timeout_seconds - math.fsum(t.user_attrs.get(SECONDS, 0.0) for t in trials))
 
 
 def has_diverged(trial: FrozenTrial) -> bool:
@@ -156,6 +160,40 @@ def pause_at(spec: StudySpec, trial: FrozenTrial) -> int | None:
     return None if until is None or (longest is not None and until >= longest) else until
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What the first `n` trials of a study, which have all ended, come to: nobody need look at them again.
+
+    Attributes:
+        n: how many.
+        n_started: of them, those that count against the budget.
+        n_steps: decisions that were carried out.
+        n_epochs: epochs that were trained.
+    """
+
+    n: int = 0
+    n_started: int = 0
+    n_steps: int = 0
+    n_epochs: int = 0
+
+    def and_then(self, trials: Sequence[FrozenTrial]) -> "Settled":
+        """With the next ones."""
+        return Settled(
+            n=self.n + len(trials),
+            n_started=self.n_started + _n_started(trials),
+            n_steps=self.n_steps + _n_steps(trials),
+            n_epochs=self.n_epochs + sum(len(t.intermediate_values) + has_diverged(t) for t in trials),
+        )
+
+
+def _n_started(trials: Sequence[FrozenTrial]) -> int:
+    return sum(t.state is not TrialState.FAIL and t.state is not TrialState.WAITING for t in trials)
+
+
+def _n_steps(trials: Sequence[FrozenTrial]) -> int:
+    return sum(len(t.user_attrs.get(DECISIONS, ())) for t in trials if t.state is not TrialState.WAITING)
+
+
 @dataclass(frozen=True)
 class History:
     """What a scheduler decides on.
@@ -167,6 +205,8 @@ class History:
             `paused` is being trained, or will be gone on with before anything is decided.
         paused: numbers of trials that are at rest and have all the epochs they were to have.
         study_attrs: what samplers have kept on the study.
+        settled: of the first of them.
+        best_first: (rank, number) of the trials whose values count, best first; made from `trials` where it is empty.
     """
 
     spec: StudySpec
@@ -174,10 +214,17 @@ class History:
     trials: Sequence[FrozenTrial]
     paused: frozenset[int] = frozenset()
     study_attrs: Mapping[str, Any] = field(default_factory=dict)
+    settled: Settled = Settled()
+    best_first: Sequence[tuple[float, int]] = ()
+
+    @cached_property
+    def open(self) -> Sequence[FrozenTrial]:
+        """The trials that are not settled."""
+        return self.trials[self.settled.n :]
 
     def n_started(self) -> int:
         """Trials that count against the budget: all that were started and did not fail."""
-        return sum(t.state not in {TrialState.FAIL, TrialState.WAITING} for t in self.trials)
+        return self.settled.n_started + _n_started(self.open)
 
     def may_start(self) -> bool:
         """Whether the budget of trials has room for one more."""
@@ -189,13 +236,25 @@ class History:
         begun = (t for t in self.trials if t.state != TrialState.WAITING)
         return sorted((s for t in begun for s in steps_of(t)), key=lambda s: s.order)
 
+    def n_steps(self) -> int:
+        """How many decisions were carried out."""
+        return self.settled.n_steps + _n_steps(self.open)
+
+    def best(self, n: int) -> list[int]:
+        """Numbers of the best trials whose values count."""
+        if self.best_first:
+            return [number for _, number in self.best_first[:n]]
+        counted = (t for t in self.trials if t.state is TrialState.COMPLETE or was_paused(t))
+        ranks = ((-self.spec.sign * t.value, t.number) for t in counted if t.value is not None)
+        return [number for _, number in heapq.nsmallest(n, ranks)]
+
     def horizon(self, trial: FrozenTrial) -> int | None:
         """How many epochs a trial may have; None: unknown."""
         return horizon(self.spec, params_of(trial))
 
     def running(self) -> list[FrozenTrial]:
         """Trials that are being trained."""
-        return [t for t in self.trials if t.state == TrialState.RUNNING and t.number not in self.paused]
+        return [t for t in self.open if t.state is TrialState.RUNNING and t.number not in self.paused]
 
     def ended(self, reason: str) -> Wait | Done:
         """The study is at its end as soon as no trial runs any more."""
@@ -214,8 +273,8 @@ class History:
             return None
         promised = {t.number: self.target(t) for t in self.running()}
         # An epoch in which a trial diverged is trained and not reported.
-        used = sum(promised.get(t.number, len(t.intermediate_values) + has_diverged(t)) for t in self.trials)
-        return max(0, self.spec.n_epochs - used)
+        used = sum(promised.get(t.number, len(t.intermediate_values) + has_diverged(t)) for t in self.open)
+        return max(0, self.spec.n_epochs - self.settled.n_epochs - used)
 
     def is_over(self) -> str | None:
         """Why the study is at its end whatever the scheduler would like, in words; None where it is not.

@@ -32,7 +32,7 @@ def test_an_unknown_field_is_told_with_its_line_and_all_other_faults(tmp_path):
 
     assert fault(tmp_path, source).splitlines() == [
         "mine.py:7: unknown field 'lerning_rate'; there are name, suggest, prepare, metric, direction, value, n_trials, "
-        "timeout_seconds, n_epochs, max_epochs, sampler, pruner, scheduler, enqueue, seed, seed_by, retries, "
+        "timeout_seconds, n_epochs, max_epochs, sampler, sampler_trials, pruner, scheduler, enqueue, seed, seed_by, retries, "
         "keep_weights, checkpoint_bytes, reuse_epochs, step_cost, draw, summarize",
         "mine.py:8: unknown field 'n_trial' (did you mean 'n_trials'?)",
         "mine.py:9: seed must be a whole number in [0, 9223372036854775807], got -1",
