@@ -49,9 +49,7 @@ def main() -> int:
     options = _parser().parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rows: list[dict[str, Any]] = []
-    print(
-        f"{'store':11s} {'trials':>6s} {'processes':>9s} {'threads':>7s}   ours, Optuna's: s a trial; trials a s"
-    )
+    print(f"{'store':11s} {'trials':>6s} {'processes':>9s} {'threads':>7s}   ours, Optuna's: s a trial; trials a s")
     with _postgres() as database:
         for store, urls in (("sqlite", _sqlite), ("postgresql", database)):
             if urls is None:
