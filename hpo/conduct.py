@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +24,7 @@ from rich.console import Console
 
 from hpo import times
 from hpo.delivery import Delivery, delivery_lock
+from hpo.devices import environment_of, visible_gpus
 from hpo.display import Display, best_table
 from hpo.drawing import Drawing
 from hpo.launch import Launcher
@@ -86,7 +88,9 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
         console.width = 160  # a pipe has no width: nothing is cut there
     display = Display(console, spec)
     conductor = Conductor(spec, store, uri, tracking, Path(options.workdir), display, may_grow=plan is None)
-    n_workers = options.workers or 1
+    # A device that is named is the only one; which one it is only its framework knows.
+    gpus = visible_gpus() if options.device in {None, "cuda"} else []
+    n_workers = options.workers or max(1, len(gpus))
     assignment = Assignment(
         study=options.study,
         plan=None if plan is None else plan.to_json(),
@@ -96,7 +100,7 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
         data=options.data,
         device=options.device,
         threads=max(1, cores() // n_workers),
-        workers=n_workers,
+        workers=math.ceil(n_workers / max(1, len(gpus))),
         # Workers that were counted out run one trial each, unless that is counted out, too.
         lanes=options.workers_per_device or (None if options.workers is None else 1),
         n_trials=options.trials if plan is None else plan.n_trials,
@@ -106,7 +110,8 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
         verbose=options.verbose,
         began=began,
     )
-    launcher = Launcher(assignment, n_workers, conductor.on_event, conductor.on_death, conductor.go)
+    environment = partial(environment_of, gpus)
+    launcher = Launcher(assignment, n_workers, environment, conductor.on_event, conductor.on_death, conductor.go)
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
     with _signals(launcher):
         try:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from hpo.errors import HpoError, UserError
 from hpo.loading import load_spec
 from hpo.names import OUTBOX, OVER, sibling_name
-from hpo.options import MAX_WORKERS, add_places, add_trainer, ended, seconds, whole
+from hpo.options import add_places, add_trainer, add_workers, ended, seconds, whole
 from hpo.prepared import prepared_here
 from hpo.spec import StudySpec, Trainer
 
@@ -69,8 +69,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_places(found)
     add("--timeout", type=seconds, metavar="S", help="stop after S seconds; the same command goes on")
-    add("--workers", type=whole(MAX_WORKERS), metavar="N", help="worker processes on this machine [1]")
-    add("--workers-per-device", type=whole(MAX_WORKERS), metavar="K", help="trials at a time in each worker")
+    add_workers(found)
     add("--force", action="store_true", help="let the winner replace a better champion")
     add_trainer(found)
     return found

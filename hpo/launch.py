@@ -44,6 +44,7 @@ class Launcher:
     Args:
         assignment: what each of them is given; the first speaks for all.
         n_workers: how many.
+        environment: what a worker's environment has besides, by its number.
         on_event: told every event, with the worker's number.
         on_death: told the owner's name of a worker that died, how, and whether it was asked to end; false gives up.
         go: asked from when the first worker is prepared until it says that all is there that workers need.
@@ -51,6 +52,7 @@ class Launcher:
 
     assignment: Assignment
     n_workers: int
+    environment: Callable[[int], Mapping[str, str]]
     on_event: Callable[[int, Event], None]
     on_death: Callable[[str, str, bool], bool]
     go: Callable[[], bool]
@@ -110,7 +112,11 @@ class Launcher:
     def _start(self, number: int, selector: selectors.BaseSelector) -> None:
         assignment = replace(self.assignment, first=number == 0 and not self._gone, owner=uuid.uuid4().hex)
         process = subprocess.Popen(
-            [sys.executable, "-m", "hpo.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            [sys.executable, "-m", "hpo.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, **self.environment(number)},
         )
         if process.stdin is None or process.stdout is None:
             raise AssertionError("a worker has pipes")

@@ -52,6 +52,14 @@ def add_trainer(parser: argparse.ArgumentParser) -> None:
     add("-v", "--verbose", action="store_true", help="say more: stages of the start, tracebacks")
 
 
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how many work."""
+    words = "worker processes on this machine [auto: one for each GPU, which is all it sees; one without any]"
+    parser.add_argument("--workers", type=worker_count, metavar="N", help=words)
+    words = "trials at a time in each worker [1 where workers are counted, else what is measured to be fastest]"
+    parser.add_argument("--workers-per-device", type=whole(MAX_WORKERS), metavar="K", help=words)
+
+
 def tracking_uri(given: str | None) -> str:
     """Where MLflow is: as the flag says, or the environment, or in the working folder."""
     from hpo.tracked import DEFAULT_URI
@@ -144,6 +152,11 @@ def whole(most: int) -> Callable[[str], int]:
         return int(value)
 
     return read
+
+
+def worker_count(text: str) -> int | None:
+    """A flag's type: how many workers, None for `auto`."""
+    return None if text.strip() == "auto" else whole(MAX_WORKERS)(text)
 
 
 def seconds(text: str) -> float:

@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hpo.options import MAX_WORKERS, add_places, add_trainer, ended, seconds, whole
+from hpo.options import add_places, add_trainer, add_workers, ended, seconds, whole
 from hpo.spec import MAX_TRIALS
 
 
@@ -54,13 +54,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--timeout", type=seconds, metavar="S", help="stop after S seconds; the same command goes on")
     add_places(found)
-    add("--workers", type=whole(MAX_WORKERS), metavar="N", help="worker processes on this machine [1]")
-    add(
-        "--workers-per-device",
-        type=whole(MAX_WORKERS),
-        metavar="K",
-        help="trials at a time in each worker [1 beside --workers, else what is measured to be fastest]",
-    )
+    add_workers(found)
     add(
         "--confirm",
         action="store_true",

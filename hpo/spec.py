@@ -36,7 +36,7 @@ class Context:
         device: name of a device, or None for the best one.
         data: where the data are, or None for the study's own default.
         threads: CPU threads that are its own.
-        workers: how many trials at a time share this machine's memory, and its device.
+        workers: how many trials at a time share the device and its memory.
         stop: true when training is to end: to be asked before every batch.
     """
 

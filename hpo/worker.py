@@ -53,7 +53,7 @@ class Assignment:
         owner: the worker's name as an owner of leases.
         workdir: the folder of all studies' trials.
         outbox: the folder of outboxes.
-        workers: how many share this machine.
+        workers: how many share this worker's device; on a CPU, this machine.
         lanes: how many trials each runs at a time; None where the first is to find out what is fastest.
         n_trials: the budget that the command line sets anew, or None.
         keeps: whether a part of the budget is kept for a confirmation.

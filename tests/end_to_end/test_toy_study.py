@@ -2,6 +2,8 @@
 
 import collections
 import signal
+import subprocess
+import sys
 import time
 
 import optuna
@@ -9,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from tests.end_to_end.stores import run, runs, start, trials
+from tests.end_to_end.stores import environment, run, runs, start, trials
 from tests.hpo.toy import witnessed, write_toy
 
 pytestmark = pytest.mark.slow
@@ -219,6 +221,19 @@ def test_the_trainer_says_how_many_trials_at_a_time_are_fastest_unless_they_were
     assert counted.returncode == 0, counted.stderr
     assert "at a time" not in counted.stdout
     assert [t.state for t in trials(tmp_path, "toy")] == [TrialState.COMPLETE] * 6
+
+
+def test_there_is_a_worker_for_each_gpu_and_it_sees_no_other(tmp_path):
+    inject = "Path('seen.txt').open('a').write(os.environ['CUDA_VISIBLE_DEVICES'] + '\\n')"
+    study = write_toy(tmp_path, trials=8, epochs=4, pause=0.3, inject=inject)
+    command = [sys.executable, "-m", "hpo.run", "--study", str(study)]
+
+    where = {**environment(), "CUDA_VISIBLE_DEVICES": "3,5"}
+    done = subprocess.run(command, cwd=tmp_path, env=where, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert set((tmp_path / "seen.txt").read_text().split()) == {"3", "5"}
+    assert len(trials(tmp_path, "toy")) == 8
 
 
 def test_a_worker_that_dies_three_times_without_an_epoch_fails_its_trial(tmp_path):
