@@ -29,6 +29,7 @@ from hpo.display import Display, best_table
 from hpo.drawing import Drawing
 from hpo.launch import Launcher
 from hpo.leases import Leases, become_owner
+from hpo.mirror import open_mirror
 from hpo.names import OUTBOX
 from hpo.options import tracking_uri
 from hpo.outbox import PARENT, open_outbox
@@ -77,6 +78,8 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
     uri = tracking_uri(options.tracking_uri)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     began = command_began()
+    if options.mirror is not None:
+        open_mirror(options.mirror, spec.name)  # a mistake in it is told before anything begins
     reached("the study is loaded", began)
     store = open_store(options.storage)
     reached("the store is open", began)
@@ -106,6 +109,7 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
         n_trials=options.trials if plan is None else plan.n_trials,
         keeps=plan is None and options.confirm,
         workdir=options.workdir,
+        mirror=options.mirror,
         outbox=OUTBOX,
         verbose=options.verbose,
         began=began,

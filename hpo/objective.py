@@ -9,7 +9,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import DiskFullError, UserError, disk_is_full
 from hpo.leases import Lease, Stopping, kept_alive
+from hpo.mirror import Mirror
 from hpo.records import Records
 from hpo.schedulers.protocol import PAUSED, SECONDS, params_of, pause_at, seconds_left
 from hpo.seeds import configuration_seed, trial_seed
@@ -46,6 +47,7 @@ class Workplace:
         trainer: runs the trials.
         stopping: true when this worker is to end, or must let go of its trial.
         emit: tells whoever watches what happens.
+        mirror: where trials' folders are copied to, for other machines.
     """
 
     records: Records
@@ -53,6 +55,7 @@ class Workplace:
     trainer: Trainer
     stopping: Stopping
     emit: Emit
+    mirror: Mirror | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +92,15 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
     trial = records.trial(lease.trial_id)
     params, seed_by = params_of(trial), records.spec.seed_by
     seed = trial_seed(records.spec.seed, trial.number if seed_by is None else trial.params[seed_by])
-    workdir = records.folder / str(trial.number)
-    workdir.mkdir(parents=True, exist_ok=True)
-    if trial.intermediate_values and not any(workdir.iterdir()):
-        words = "trial %d starts again from epoch 0: what it had trained is on another machine, or gone"
-        log.warning(words, trial.number)
+    workdir = _its_folder(place, trial, lease)
     if records.spec.reuse_epochs:
         seed = configuration_seed(records.spec.seed, params)
         records.lend_checkpoints(trial)
     open_run(records.outbox, records.identity, trial.number, params, trial.params, seed=seed, attempt=lease.token)
     place.emit({"event": "started", "trial": trial.number, "params": dict(params)})
     clock = _Clock(place, lease, trial.user_attrs.get(SECONDS, 0.0), time.monotonic())
-    with kept_alive(records.leases, lease, place.stopping, clock.beat):
+    copied = nullcontext() if place.mirror is None else place.mirror.kept(trial.number, workdir, lease.token)
+    with kept_alive(records.leases, lease, place.stopping, clock.beat), copied:
         end = _INTERRUPTED
         for attempt in range(records.spec.retries + 1):
             end = _run_epochs(place, trial, lease, params, seed, workdir, watch)
@@ -117,6 +117,8 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
     watch.lap("service")
     times = added(trial.user_attrs.get(TIMES, {}), watch.take())
     value = records.end(lease, end.state, end.reason, clock.seconds(), times)
+    if place.mirror is not None and not records.spec.reuse_epochs:
+        place.mirror.let_go(trial.number)
     watch.lap("service")
     told = {"event": "ended", "trial": trial.number, "state": end.state.name, "value": value, "reason": end.reason}
     place.emit(told)
@@ -124,6 +126,18 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
     if end.fault is not None:
         raise end.fault
     return end.state
+
+
+def _its_folder(place: Workplace, trial: FrozenTrial, lease: Lease) -> Path:
+    """A trial's folder, with what it has trained so far, where that can be had."""
+    folder = place.records.folder / str(trial.number)
+    folder.mkdir(parents=True, exist_ok=True)
+    if place.mirror is not None:
+        place.mirror.pull(trial.number, folder, lease.token)
+    if trial.intermediate_values and not any(folder.iterdir()):
+        words = "trial %d starts again from epoch 0: what it had trained is on another machine, or gone"
+        log.warning(words, trial.number)
+    return folder
 
 
 @dataclass(frozen=True, slots=True)

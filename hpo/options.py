@@ -28,8 +28,21 @@ log = logging.getLogger("hpo")
 def add_places(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say where a study lies, as `hpo.run` has them."""
     add_storage(parser)
-    parser.add_argument("--workdir", default="trials", metavar="DIR", help="folder of the trials' files [./trials]")
+    add_workdir(parser)
     add_tracking(parser)
+
+
+def add_workdir(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that says where trials' files are: `workdir` here; `mirror` where they are copied to, or None."""
+    words = "folder of the trials' files [./trials]; a URL (s3://…): they are copied there, for other machines to go on"
+    parser.add_argument("--workdir", default="trials", action=_Workdir, metavar="DIR", help=words)
+    parser.set_defaults(mirror=None)
+
+
+class _Workdir(argparse.Action):
+    def __call__(self, _parser: Any, namespace: argparse.Namespace, values: Any, _option: Any = None) -> None:
+        is_url = "://" in values
+        namespace.mirror, namespace.workdir = (values, "trials") if is_url else (None, values)
 
 
 def add_storage(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from hpo.errors import UserError
 from hpo.loading import load_spec
 from hpo.names import OUTBOX
-from hpo.options import add_storage, add_trainer, ended
+from hpo.options import add_storage, add_trainer, add_workdir, ended
 from hpo.spec import StudySpec
 
 if TYPE_CHECKING:  # optuna and SQLAlchemy take a second to import, and `--help` needs none of it
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--study", required=True, help="a study in studies/, or a .py file of your own, as hpo.run has it")
     add_storage(found)
     add("--tracking-uri", metavar="URI", help="MLflow [MLFLOW_TRACKING_URI, else where the study's run is]")
-    add("--workdir", default="trials", metavar="DIR", help="folder of the trials' files [./trials]")
+    add_workdir(found)
     add("--output", metavar="FILE", help="the page [./STUDY-report.html]")
     add_trainer(found)
     return found

@@ -22,6 +22,7 @@ from hpo import lanes
 from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full
 from hpo.leases import Leases, Stopping, become_owner
 from hpo.loading import load_spec
+from hpo.mirror import open_mirror
 from hpo.objective import Emit, Workplace
 from hpo.outbox import open_outbox
 from hpo.plan import less_kept, plan_from_json, sibling, trials_less_kept
@@ -52,6 +53,7 @@ class Assignment:
         first: whether this worker speaks for all: it checks, estimates and warns.
         owner: the worker's name as an owner of leases.
         workdir: the folder of all studies' trials.
+        mirror: a URL to which the trials' folders are copied, or None.
         outbox: the folder of outboxes.
         workers: how many share this worker's device; on a CPU, this machine.
         lanes: how many trials each runs at a time; None where the first is to find out what is fastest.
@@ -73,6 +75,7 @@ class Assignment:
     n_trials: int | None
     keeps: bool
     workdir: str
+    mirror: str | None
     outbox: str
     verbose: bool
     began: float
@@ -265,7 +268,8 @@ def _lane(
     records = Records(spec, store, study, leases, outbox, opened.identity, Path(assignment.workdir) / spec.name)
     owner = become_owner(leases.owners, name)
     try:
-        place = Workplace(records, make_pruner(spec), trainer, stopping, emit)
+        mirror = None if assignment.mirror is None else open_mirror(assignment.mirror, spec.name)
+        place = Workplace(records, make_pruner(spec), trainer, stopping, emit, mirror)
         return search(place, make_scheduler(spec), owner, opened.n_trials)
     finally:
         owner.leave()
