@@ -14,14 +14,19 @@ from hpo.spec import MAX_TRIALS
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit code."""
-    options = parser().parse_args(arguments)
-    return ended(lambda: _run(options), options.verbose)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser().parse_args(given)
+    return ended(lambda: _run(options, given), options.verbose)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, given: Sequence[str]) -> int:
     from hpo.loading import load_spec
 
     spec = load_spec(options.study)
+    if options.cluster is not None:
+        from hpo.cluster import placed_arguments, run_on_ray
+
+        return run_on_ray(options, placed_arguments(given))
     from hpo.conduct import run_study  # optuna and mlflow: 2 s, and only a study that can be run needs them
 
     if not options.confirm:
@@ -36,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's flags. They say where and how much; what is searched stands in the study's module."""
     found = argparse.ArgumentParser(
         prog="python -m hpo.run",
+        allow_abbrev=False,
         description="Start a study, or go on with it, whatever ended it last time.",
         epilog="exit codes: 0 done, budget or timeout reached; 1 else; 2 something for you to mend; 74 disk full; "
         "130, 143 interrupted",
@@ -55,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add("--timeout", type=seconds, metavar="S", help="stop after S seconds; the same command goes on")
     add_places(found)
     add_workers(found)
+    add("--cluster", metavar="C", help="ray or ray:ADDRESS: work on every GPU of a Ray cluster (fer-hpo[ray])")
     add(
         "--confirm",
         action="store_true",

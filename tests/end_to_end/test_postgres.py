@@ -78,7 +78,7 @@ def test_two_machines_finish_one_study_though_one_is_lost(tmp_path, postgres, is
     for folder in machines:
         folder.mkdir()
         study = write_toy(folder, trials=6, epochs=60, pause=0.2)
-        args = ("--study", str(study), "--storage", url, "--tracking-uri", uri, "--workers", "1")
+        args: tuple[str, ...] = ("--study", str(study), "--storage", url, "--tracking-uri", uri, "--workers", "1")
         if is_copied:
             args = (*args, "--workdir", f"file://{tmp_path}/shared")
         commands.append(start(folder, *args, host=folder.name))
