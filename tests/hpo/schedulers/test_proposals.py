@@ -66,3 +66,9 @@ def test_what_is_shown_is_not_copied_and_the_next_trial_has_its_number():
     assert number == 5
     assert all(a is b for a, b in zip(shown[:5], given, strict=True))
     assert [t.number for t in given] == [0, 1, 2, 3, 4]
+
+
+def test_the_benchmark_of_the_bound_measures_the_default():
+    from benchmarks.bounded import BOUND
+
+    assert spec().sampler_trials == BOUND
