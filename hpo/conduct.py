@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -51,7 +51,7 @@ from hpo.tracked import (
     rest_run,
 )
 from hpo.whole import write_whole
-from hpo.worker import Assignment
+from hpo.worker import PATIENCE_SECONDS, Assignment
 
 log = logging.getLogger("hpo")
 MAX_DEATHS = 3
@@ -168,7 +168,9 @@ class Conductor:
 
     def _open(self, study_id: str, n_trials: int | None) -> None:
         outbox = open_outbox(Path(OUTBOX), study_id)
-        study = load_study(self.store, self.spec.name)
+        # The first worker has just opened it, and is at work: an outage now is no reason to end.
+        store = replace(self.store, patience_seconds=PATIENCE_SECONDS)
+        study = store.lasting(lambda: load_study(store, self.spec.name))
         leases = Leases(self.store.engine, self.workdir / ".owners")
         identity = StudyIdentity(study_id, self.spec.name, {})
         folder = self.workdir / self.spec.name
@@ -179,8 +181,8 @@ class Conductor:
         tracker = Tracker(self.tracking_uri, outbox, self.spec.name, study_id)
         self._delivery = Delivery(tracker, delivery_lock(Path(OUTBOX), study_id))
         self._drawing = Drawing(self.spec.draw, outbox, folder)
-        self._drawing.add_left(self._records.trials())
-        self.display.open(self._records.trials(), n_trials)
+        self._drawing.add_left(self._trials())
+        self.display.open(self._trials(), n_trials)
 
     def _trials(self) -> Sequence[FrozenTrial]:
         """All trials, as they are, or were when the store was last there."""

@@ -22,13 +22,19 @@ LONG_SECONDS = 2 * 3600.0
 log = logging.getLogger("hpo")
 
 
-def preflight(spec: StudySpec, opened: OpenStudy, trainer: Trainer, folder: Path, emit: Emit) -> None:
+def preflight(
+    spec: StudySpec,
+    opened: OpenStudy,
+    trials: Sequence[FrozenTrial],
+    trainer: Trainer,
+    folder: Path,
+    emit: Emit,
+) -> None:
     """Say what the study needs, where its trainer can tell, and refuse to begin where the disk has no room for it.
 
     Raises:
         DiskFullError: less free than three checkpoints and 200 MB.
     """
-    trials = opened.study.get_trials(deepcopy=False)
     if opened.n_trials is not None and _n_left(opened.n_trials, trials) == 0:
         return
     candidates = candidates_of(spec)

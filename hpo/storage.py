@@ -154,6 +154,7 @@ def _open_postgres(given: str, patience_seconds: float) -> Store:
 
     parsed = with_driver(make_url(given))
     url, shown = parsed.render_as_string(hide_password=False), masked(given)
+    logging.getLogger("optuna.storages").setLevel(logging.ERROR)  # what it warns of in an outage is waited for here
     settings = {"pool_pre_ping": True, "connect_args": CONNECT}
     maker = sqlalchemy.create_engine(parsed, **settings)
 

@@ -171,7 +171,8 @@ def _work(assignment: Assignment, all_lanes: list[Stopping], emit: Emit) -> str:
     emit({"event": "opened", "study_id": opened.identity.study_id, "n_trials": opened.n_trials})
     reached("the study is open", assignment.began)
     if assignment.first:
-        preflight(spec, opened, trainer, Path(assignment.workdir) / spec.name, emit)
+        trials = store.lasting(lambda: opened.study.get_trials(deepcopy=False))
+        preflight(spec, opened, trials, trainer, Path(assignment.workdir) / spec.name, emit)
         reached("what it needs is estimated", assignment.began)
     n_lanes = assignment.lanes or _fastest(spec, trainer, emit)
     n_lanes = 1 if stopping.asked else n_lanes
@@ -264,7 +265,7 @@ def _lane(
     """Run one trial after the other; gives why it ended."""
     leases = Leases(store.engine, Path(assignment.workdir) / ".owners")
     outbox = open_outbox(Path(assignment.outbox), opened.identity.study_id)
-    study = load_study(store, spec.name)
+    study = store.lasting(lambda: load_study(store, spec.name))
     records = Records(spec, store, study, leases, outbox, opened.identity, Path(assignment.workdir) / spec.name)
     owner = become_owner(leases.owners, name)
     try:
