@@ -13,19 +13,24 @@ import sys
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import UserError
-from hpo.storage import is_sqlite
+from hpo.options import tracking_uri
+from hpo.storage import shown
 
 LOOK_SECONDS = 1.0
 """How often the cluster is looked at."""
 MAX_DEATHS = 3
 """A command that dies so often in a row on a node that lives is given up."""
 GRACE_SECONDS = 15.0
+CARRIED = ("MLFLOW_", "PG", "FER2013_", "HPO_", "AWS_", "GOOGLE_", "AZURE_", "DO_NOT_TRACK")
+"""How variables begin that a command needs wherever it works."""
+STORAGE = "HPO_STORAGE"
+"""The variable that brings a placed command its `--storage`: everybody on a node may read arguments."""
 SUMMARY = "best trials of"
 """How the line begins after which a command only sums up: one of them is enough."""
 
@@ -66,10 +71,15 @@ def address_of(cluster: str) -> str | None:
 
 
 def placed_arguments(given: Sequence[str]) -> list[str]:
-    """What each place is given of `hpo.run`'s arguments: all but the cluster."""
+    """What each place is given of `hpo.run`'s arguments: paths as they are from anywhere, no cluster, no secrets."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--cluster")
-    return parser.parse_known_args(given)[1]
+    for name in ("--cluster", "--storage", "--tracking-uri", "--study", "--data"):
+        parser.add_argument(name)
+    named, others = parser.parse_known_args(given)
+    if named.study.endswith(".py"):
+        named.study = str(Path(named.study).absolute())
+    data = [] if named.data is None else ["--data", str(Path(named.data).absolute())]
+    return ["--study", named.study, *data, *others]
 
 
 def run_on_ray(options: Namespace, arguments: Sequence[str]) -> int:
@@ -96,13 +106,22 @@ def run_on_ray(options: Namespace, arguments: Sequence[str]) -> int:
             raise UserError(f"--cluster ray:{address}: {str(error).splitlines()[0]}") from None
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        if is_sqlite(options.storage) and len({node["NodeManagerAddress"] for node in _nodes(ray)}) > 1:
-            raise UserError(
-                "the cluster has several machines, and a SQLite store is one machine's; give --storage postgresql+psycopg://…"
-            )
-        return _Places(ray, list(arguments), str(Path.cwd())).run()
+        several = len({node["NodeManagerAddress"] for node in _nodes(ray)}) > 1
+        for flag, url, need in (
+            ("--storage", options.storage, "postgresql+psycopg://…"),
+            ("--tracking-uri", tracking_uri(options.tracking_uri), "http://HOST:PORT"),
+        ):
+            if several and url.startswith("sqlite:"):
+                raise UserError(f"the cluster has several machines, and {url} is one machine's: need {flag} {need}")
+        return _Places(ray, list(arguments), _carried(options), str(Path.cwd())).run()
     finally:
         ray.shutdown()
+
+
+def _carried(options: Namespace) -> dict[str, str]:
+    """The environment that goes along: a node has that of whoever started Ray there. The store's URL may be secret."""
+    found = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
+    return {**found, STORAGE: options.storage, "MLFLOW_TRACKING_URI": tracking_uri(options.tracking_uri)}
 
 
 def _nodes(ray: Any) -> list[dict[str, Any]]:
@@ -127,6 +146,7 @@ class _Places:
 
     ray: Any
     arguments: list[str]
+    environment: dict[str, str]
     folder: str
     _placed: dict[Slot, Placed] = field(default_factory=dict)
     _deaths: dict[Slot, int] = field(default_factory=dict)
@@ -154,7 +174,7 @@ class _Places:
         # Two threads: one waits for lines, the other hears that it is to end.
         actor = self.ray.remote(Command).options(
             num_gpus=slot.gpus, num_cpus=slot.cpus, scheduling_strategy=there, max_concurrency=2
-        ).remote(self.arguments, self.folder)  # fmt: skip
+        ).remote(self.arguments, self.environment, self.folder)  # fmt: skip
         self._placed[slot] = Placed(slot, actor, actor.lines.remote())
 
     def _listen(self) -> int | None:
@@ -175,8 +195,14 @@ class _Places:
                     return given_up
                 continue
             self._say(placed, lines)
+            if lines:
+                self._deaths.pop(placed.slot, None)
             if code is None:
                 placed.next_lines = placed.actor.lines.remote()
+                continue
+            if code < 0 or code in {137, 143}:  # killed: by the system, say, for its memory
+                if (given_up := self._died(placed, f"exit code {code}")) is not None:
+                    return given_up
                 continue
             del self._placed[placed.slot]
             if code != 0:
@@ -216,9 +242,10 @@ class _Places:
                 if not ready:
                     continue
                 try:
-                    _, ended = self.ray.get(placed.next_lines)
+                    lines, ended = self.ray.get(placed.next_lines)
                 except self.ray.exceptions.RayError:
-                    ended = 1
+                    lines, ended = [], 1
+                self._say(placed, lines)
                 placed.next_lines = placed.actor.lines.remote()
                 if ended is not None:
                     del self._placed[slot]
@@ -232,19 +259,22 @@ class Command:
 
     Args:
         arguments: of the command.
+        environment: what it has besides this node's.
         folder: to work in, where the node has it (a shared file system, or the same machine); else `~/fer-hpo`.
     """
 
-    def __init__(self, arguments: Sequence[str], folder: str) -> None:
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], folder: str) -> None:
         place = Path(folder)
         if not place.is_dir():
             place = Path.home() / "fer-hpo"
             place.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "hpo.placed", *arguments], cwd=place, text=True,
+            env={**os.environ, **environment},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self._lines: list[str] = []
+        self._code: int | None = None
         self._new = threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -253,16 +283,17 @@ class Command:
             with self._new:
                 self._lines.append(line.rstrip("\n"))
                 self._new.notify()
-        self._process.wait()
+        code = self._process.wait()
         with self._new:
+            self._code = code
             self._new.notify()
 
     def lines(self) -> tuple[list[str], int | None]:
         """What it has said since the last time, when it says something; and its exit code, once it has ended."""
         with self._new:
-            self._new.wait_for(lambda: self._lines or self._process.poll() is not None)
+            self._new.wait_for(lambda: self._lines or self._code is not None)
             said, self._lines = self._lines, []
-            return said, None if said else self._process.returncode
+            return said, None if said else self._code
 
     def end(self) -> None:
         """Ask it to end: as when this actor dies, its input ends."""
@@ -277,4 +308,4 @@ def _write(lines: Sequence[str]) -> None:
 
 
 def _command() -> str:
-    return shlex.join(["python", "-m", "hpo.run", *sys.argv[1:]])
+    return shlex.join(["python", "-m", "hpo.run", *map(shown, sys.argv[1:])])

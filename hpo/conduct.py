@@ -39,7 +39,7 @@ from hpo.records import Records
 from hpo.search import MAX_FAILURES_IN_A_ROW
 from hpo.spec import StudySpec
 from hpo.stages import command_began, reached
-from hpo.storage import STORE_ERRORS, Store, first_line, load_study, open_store
+from hpo.storage import STORE_ERRORS, Store, first_line, load_study, open_store, shown
 from hpo.tracked import (
     DEFAULT_URI,
     StudyIdentity,
@@ -51,11 +51,13 @@ from hpo.tracked import (
     rest_run,
 )
 from hpo.whole import write_whole
-from hpo.worker import PATIENCE_SECONDS, Assignment
+from hpo.worker import Assignment
 
 log = logging.getLogger("hpo")
 MAX_DEATHS = 3
 _ORDINALS = ("", "first", "second", "third")
+OPEN_SECONDS = 15.0
+"""How long the launcher waits for a store that is away when it begins."""
 PATIENT_SECONDS = 2.0
 """After so long it is said that pictures are waited for."""
 TIMED_OUT_SECONDS = 3.0
@@ -79,7 +81,7 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     began = command_began()
     if options.mirror is not None:
-        open_mirror(options.mirror, spec.name)  # a mistake in it is told before anything begins
+        open_mirror(options.mirror, "")  # a mistake in it is told before anything begins
     reached("the study is loaded", began)
     store = open_store(options.storage)
     reached("the store is open", began)
@@ -168,8 +170,8 @@ class Conductor:
 
     def _open(self, study_id: str, n_trials: int | None) -> None:
         outbox = open_outbox(Path(OUTBOX), study_id)
-        # The first worker has just opened it, and is at work: an outage now is no reason to end.
-        store = replace(self.store, patience_seconds=PATIENCE_SECONDS)
+        # The first worker has just opened it, and is at work: an outage now is no reason to end, nor to be deaf.
+        store = replace(self.store, patience_seconds=OPEN_SECONDS)
         study = store.lasting(lambda: load_study(store, self.spec.name))
         leases = Leases(self.store.engine, self.workdir / ".owners")
         identity = StudyIdentity(study_id, self.spec.name, {})
@@ -403,4 +405,5 @@ def _signals(launcher: Launcher) -> Iterator[None]:
 
 def _command() -> str:
     main = getattr(sys.modules["__main__"], "__spec__", None)
-    return shlex.join(["python", "-m", main.name if main else "hpo.run", *sys.argv[1:]])
+    name = main.name if main and main.name != "hpo.placed" else "hpo.run"
+    return shlex.join(["python", "-m", name, *map(shown, sys.argv[1:])])

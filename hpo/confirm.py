@@ -257,6 +257,9 @@ def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Pat
     metric = said.metric.removeprefix("val_")
     try:
         scores = [trainer.evaluate(folder / str(number), "test") for number in said.best.trials]
+    except FileNotFoundError as error:
+        sys.stdout.write(f"{error.filename or folder}: the winner's weights are not here: no test score\n")
+        return None
     except Exception as error:  # the user's code; a ValueError says that there is no such split
         log.debug("evaluate raised", exc_info=True)
         words = f"{type(error).__name__}: {error}"

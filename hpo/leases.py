@@ -8,6 +8,7 @@ A lease's token grows with each owner. A worker that was paused while its trial 
 and its late writes are refused.
 """
 
+import hashlib
 import logging
 import math
 import platform
@@ -28,6 +29,8 @@ from hpo.storage import STORE_ERRORS, first_line
 
 RENEW_SECONDS = 5.0
 GRACE_SECONDS = 30.0
+SURE_SECONDS = 1.0
+"""How long a lease that was just looked at is sure: it takes many times as long to be lost."""
 LOOKING_SECONDS = 15.0
 """Whoever has not looked for so long has not seen whether a counter moved: the store, or the looker, was away."""
 
@@ -79,6 +82,10 @@ def this_host() -> str:
     return f"{platform.node()}/{_read('/etc/machine-id')}"
 
 
+def _mark() -> str:
+    return hashlib.sha256(this_host().encode()).hexdigest()[:8]
+
+
 def this_boot() -> str:
     """A name for this machine's time since it booted; empty where the system gives none."""
     return _read("/proc/sys/kernel/random/boot_id")
@@ -95,7 +102,7 @@ def become_owner(folder: Path, name: str | None = None) -> Owner:
     """Become a worker that can own trials: make and lock a file in `folder`, named `name` or by chance."""
     folder.mkdir(parents=True, exist_ok=True)
     name = name or uuid.uuid4().hex
-    file = (folder / f"{name}.owner").absolute()
+    file = (folder / f"{_mark()}-{name}.owner").absolute()
     lock = FileLock(file, fallback_to_soft=False)
     lock.acquire(timeout=0)
     return Owner(name, this_host(), this_boot(), file, lock)
@@ -148,6 +155,11 @@ class Leases:
         """Free the trial for any worker; nothing where it has another owner by now."""
         with self.engine.begin() as connection:
             connection.execute(_leases.update().where(*_is(lease)).values(owner=None))
+
+    def release_all(self, owner: Owner) -> None:
+        """Free whatever a worker's lane owns."""
+        with self.engine.begin() as connection:
+            connection.execute(_leases.update().where(_leases.c.owner == owner.name).values(owner=None))
 
     def release_owner(self, owner: str) -> list[int]:
         """Free every trial of a worker that is known to be dead, in all its lanes; gives their ids."""
@@ -202,12 +214,13 @@ class Leases:
     def _is_free(self, row: sa.Row[Any]) -> bool:
         if row.owner is None:
             return True
-        if row.host == this_host():
+        if row.host == this_host() and _is_sure(row):
             if row.boot != this_boot():
                 return True  # this machine went down since
             places = (Path(row.owner_file), self.owners / Path(row.owner_file).name)
             file = next((place for place in places if place.exists()), None)
-            return file is None or not _is_locked(file)  # without its file an owner has left in order
+            if file is not None:  # else it may lie where only a container, or another job, sees it
+                return not _is_locked(file)
         return self.clock() - self._seen[row.trial_id][1] >= GRACE_SECONDS
 
 
@@ -217,6 +230,11 @@ def _is(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
         _leases.c.owner == lease.owner,
         _leases.c.token == lease.token,
     )
+
+
+def _is_sure(row: sa.Row[Any]) -> bool:
+    """Whether a host's name means one machine: containers of several may have the same name, and no id."""
+    return not row.host.endswith("/") and bool(row.boot)
 
 
 def _is_locked(file: Path) -> bool:
@@ -231,7 +249,7 @@ def _is_locked(file: Path) -> bool:
 
 def remove_dead_owners(folder: Path) -> None:
     """Remove owner files whose process is gone."""
-    for file in folder.glob("*.owner"):
+    for file in folder.glob(f"{_mark()}-*.owner"):  # whether another host's is locked may not be seen from here
         if not _is_locked(file):
             file.unlink(missing_ok=True)
 
@@ -275,7 +293,8 @@ def kept_alive(leases: Leases, lease: Lease, stopping: Stopping, beat: Callable[
             try:
                 stopping.lost = not leases.renew(lease)
                 leases.look()  # at those of other machines, too: one that is dead is then known when work is sought
-                beat()
+                if not stopping.lost:
+                    beat()
                 told = False
             except STORE_ERRORS as error:  # in five seconds it may be there
                 if not told:

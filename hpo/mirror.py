@@ -9,13 +9,14 @@ import json
 import logging
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import UserError
+from hpo.storage import masked
 from hpo.whole import write_whole
 
 COPY_SECONDS = 5.0
@@ -60,8 +61,15 @@ class Mirror:
         beside.rename(folder)
 
     @contextmanager
-    def kept(self, number: int, folder: Path, token: int) -> Iterator[None]:
-        """Copy what changes in a trial's folder for as long as this lasts, and once more at its end."""
+    def kept(self, number: int, folder: Path, token: int, lost: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Copy what changes in a trial's folder for as long as this lasts, and once more at its end.
+
+        Args:
+            number: of the trial.
+            folder: its own.
+            token: of its lease.
+            lost: whether it has another owner by now, whose copy it is then.
+        """
         over = threading.Event()
         known: dict[str, tuple[int, int]] = {}
         write_whole(folder / _MARK, json.dumps({"token": token}).encode())
@@ -70,6 +78,8 @@ class Mirror:
             told = False
             while True:
                 last = over.wait(COPY_SECONDS)
+                if lost():
+                    return
                 try:
                     self._copy(number, folder, known)
                     told = False
@@ -145,6 +155,10 @@ def _line(error: Exception) -> str:
 def open_mirror(url: str, study: str) -> Mirror:
     """A study's folder at a URL.
 
+    Args:
+        url: of the folder of all studies.
+        study: its name with its id: another study of that name has trials of the same numbers.
+
     Raises:
         UserError: fsspec knows no such kind of URL, a package for it is missing, or the place can't be written.
     """
@@ -156,5 +170,5 @@ def open_mirror(url: str, study: str) -> Mirror:
         files.makedirs(found.root, exist_ok=True)
         files.pipe_file(f"{found.root}/.writable", b"")
     except Exception as error:  # whatever a store raises
-        raise UserError(f"--workdir {url!r} can't be used: {_line(error)}") from None
+        raise UserError(f"--workdir {masked(url)!r} can't be used: {_line(error)}") from None
     return found

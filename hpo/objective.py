@@ -18,7 +18,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import DiskFullError, UserError, disk_is_full
-from hpo.leases import Lease, Stopping, kept_alive
+from hpo.leases import SURE_SECONDS, Lease, Stopping, kept_alive
 from hpo.mirror import Mirror
 from hpo.records import Records
 from hpo.schedulers.protocol import PAUSED, SECONDS, params_of, pause_at, seconds_left
@@ -29,9 +29,6 @@ from hpo.tracked import finite, log_epoch, open_run
 from hpo.whole import write_whole
 
 log = logging.getLogger(__name__)
-
-SURE_SECONDS = 1.0
-"""How long a lease that was just looked at is sure: it takes many times as long to be lost."""
 
 Emit = Callable[[Mapping[str, Any]], None]
 """Tells whoever watches what happens: a mapping with `event` and what belongs to it, as JSON takes it."""
@@ -92,15 +89,12 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
     trial = records.trial(lease.trial_id)
     params, seed_by = params_of(trial), records.spec.seed_by
     seed = trial_seed(records.spec.seed, trial.number if seed_by is None else trial.params[seed_by])
-    workdir = _its_folder(place, trial, lease)
     if records.spec.reuse_epochs:
         seed = configuration_seed(records.spec.seed, params)
-        records.lend_checkpoints(trial)
-    open_run(records.outbox, records.identity, trial.number, params, trial.params, seed=seed, attempt=lease.token)
-    place.emit({"event": "started", "trial": trial.number, "params": dict(params)})
     clock = _Clock(place, lease, trial.user_attrs.get(SECONDS, 0.0), time.monotonic())
-    copied = nullcontext() if place.mirror is None else place.mirror.kept(trial.number, workdir, lease.token)
-    with kept_alive(records.leases, lease, place.stopping, clock.beat), copied:
+    with kept_alive(records.leases, lease, place.stopping, clock.beat), _its_folder(place, trial, lease) as workdir:
+        open_run(records.outbox, records.identity, trial.number, params, trial.params, seed=seed, attempt=lease.token)
+        place.emit({"event": "started", "trial": trial.number, "params": dict(params)})
         end = _INTERRUPTED
         for attempt in range(records.spec.retries + 1):
             end = _run_epochs(place, trial, lease, params, seed, workdir, watch)
@@ -128,8 +122,9 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
     return end.state
 
 
-def _its_folder(place: Workplace, trial: FrozenTrial, lease: Lease) -> Path:
-    """A trial's folder, with what it has trained so far, where that can be had."""
+@contextmanager
+def _its_folder(place: Workplace, trial: FrozenTrial, lease: Lease) -> Iterator[Path]:
+    """A trial's folder, with what it has trained so far, where that can be had; copied while this lasts."""
     folder = place.records.folder / str(trial.number)
     folder.mkdir(parents=True, exist_ok=True)
     if place.mirror is not None:
@@ -137,7 +132,11 @@ def _its_folder(place: Workplace, trial: FrozenTrial, lease: Lease) -> Path:
     if trial.intermediate_values and not any(folder.iterdir()):
         words = "trial %d starts again from epoch 0: what it had trained is on another machine, or gone"
         log.warning(words, trial.number)
-    return folder
+    if place.records.spec.reuse_epochs:
+        place.records.lend_checkpoints(trial)
+    mirror, stopping = place.mirror, place.stopping
+    with nullcontext() if mirror is None else mirror.kept(trial.number, folder, lease.token, lambda: stopping.lost):
+        yield folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 
+from hpo.cluster import STORAGE
 from hpo.run import main
 
 
@@ -16,4 +17,4 @@ def _watch() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_watch, name="input", daemon=True).start()
-    sys.exit(main())
+    sys.exit(main([*sys.argv[1:], "--storage", os.environ[STORAGE]]))

@@ -20,15 +20,15 @@ from hpo.errors import LockLostError, UserError
 DRIVER = "postgresql+psycopg"
 LOCK_KEY = 0x68706F  # "hpo"; advisory locks of a database are its own
 LOCK_SECONDS = 120
-FROZEN_SECONDS = 60
+FROZEN_SECONDS = 30
 """After so long a session that holds the lock, or a transaction, and does nothing is ended: its process is frozen."""
 
 CONNECT = {
     "connect_timeout": 10,
-    "keepalives_idle": 15,
+    "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
+    "tcp_user_timeout": 10_000,
     "application_name": "hpo",
 }
 """What a connection is made with: one that was cut is known as such within half a minute."""
@@ -72,6 +72,10 @@ class AdvisoryLock:
             with connection.cursor() as cursor:
                 cursor.execute(f"SET idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'")
                 cursor.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+                # The server's own are hours: sessions of a machine that is gone would take their turn at the lock.
+                cursor.execute("SET tcp_keepalives_idle = 10")
+                cursor.execute("SET tcp_keepalives_interval = 5")
+                cursor.execute("SET tcp_keepalives_count = 2")
             connection.commit()
 
         @event.listens_for(self.engine, "commit")
@@ -97,6 +101,7 @@ class AdvisoryLock:
             finally:
                 self._mine.pid = None
                 try:
-                    session.exec_driver_sql(_GIVE)
+                    if not session.exec_driver_sql(_GIVE).one()[0]:
+                        session.invalidate()  # it is not the session that took it, so that one must end
                 except DBAPIError:
                     session.invalidate()  # with its session the lock has ended, too

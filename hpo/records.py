@@ -7,6 +7,7 @@ import functools
 import logging
 import math
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.board import Board
 from hpo.drawing import mark_undrawn
 from hpo.errors import LeaseLostError
-from hpo.leases import Lease, Leases
+from hpo.leases import SURE_SECONDS, Lease, Leases
 from hpo.outbox import Outbox
-from hpo.schedulers.protocol import DROPPED, PAUSED, SECONDS, has_its_epochs, params_of, trial_value
+from hpo.schedulers.protocol import DROPPED, ENDED, PAUSED, SECONDS, has_its_epochs, params_of, trial_value
 from hpo.seeds import configuration_key
 from hpo.spec import StudySpec
 from hpo.storage import Store
@@ -105,10 +106,20 @@ class Records:
         if not self.leases.holds(lease):
             raise LeaseLostError(f"trial {lease.trial_id} has another owner")
 
-    @_lasting
     def report(self, lease: Lease, epoch: int, value: float) -> None:
-        """Tell Optuna a trial's intermediate value."""
-        self.study._storage.set_trial_intermediate_value(lease.trial_id, epoch, value)  # noqa: SLF001
+        """Tell Optuna a trial's intermediate value.
+
+        Raises:
+            LeaseLostError: the store was away, and the trial has another owner since.
+        """
+        began = time.monotonic()
+
+        def told() -> None:
+            if time.monotonic() - began > SURE_SECONDS:
+                self.refuse_lost(lease)
+            self.study._storage.set_trial_intermediate_value(lease.trial_id, epoch, value)  # noqa: SLF001
+
+        self.store.lasting(told)
 
     def rest(self, lease: Lease, words: str, seconds: float, times: Mapping[str, float]) -> None:
         """Leave a trial that was interrupted or paused (`words`).
@@ -181,11 +192,11 @@ class Records:
         times: Mapping[str, float] | None,
     ) -> tuple[int, float | None]:
         with self.store.lock():
-            self.refuse_lost(lease)
             trial = self.trial(lease.trial_id)
             if trial.state.is_finished():  # the store has it, and went away before it could say so
                 self.leases.drop(lease.trial_id)
                 return trial.number, trial.value if state == TrialState.COMPLETE else None
+            self.refuse_lost(lease)
             if seconds is not None:
                 self.note_seconds(lease, seconds)
             if times is not None:
@@ -233,13 +244,13 @@ class Records:
     @_lasting
     def _prune(self, lease: Lease, trial: FrozenTrial, reason: str, value: float | None, *, kept: bool) -> None:
         with self.store.lock():
+            if self.trial(lease.trial_id).state.is_finished():  # the store went away before it could say so
+                self.leases.drop(lease.trial_id)
+                return
             self.refuse_lost(lease)
             if kept and self.spec.draw is not None:
                 mark_undrawn(self.folder / str(trial.number))
-            if self.trial(lease.trial_id).state.is_finished():  # the store went away before it could say so
-                self.leases.drop(lease.trial_id)
-            else:
-                self._close(lease, trial, TrialState.PRUNED, reason, value, kept=kept)
+            self._close(lease, trial, TrialState.PRUNED, reason, value, kept=kept)
 
     @_lasting
     def _settle_best(self, not_kept: Collection[int]) -> None:
@@ -265,6 +276,7 @@ class Records:
     ) -> None:
         """Tell the outbox, then Optuna, that a trial has ended; then its lease goes."""
         number, trial_id = trial.number, lease.trial_id
+        self._set(trial_id, ENDED, sum(t.state.is_finished() for t in self.trials()))
         if reason:
             self._set(trial_id, "hpo.reason", reason[:2000])
         if run_id := self.outbox.run_id(str(number)):

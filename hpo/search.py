@@ -3,19 +3,21 @@
 import gc
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.errors import FailuresError, LeaseLostError, UserError
-from hpo.leases import Lease, Owner
+from hpo.leases import Lease, Leases, Owner
 from hpo.names import OVER
 from hpo.objective import Workplace, run_trial
 from hpo.records import Records
 from hpo.schedulers.protocol import (
     DECISIONS,
+    ENDED,
     PAUSED,
     STUDY_ATTRS,
     Continue,
@@ -31,6 +33,8 @@ from hpo.schedulers.protocol import (
     steps_of,
 )
 from hpo.times import Stopwatch
+
+T = TypeVar("T")
 
 WAIT_SECONDS = 0.5
 MAX_FAILURES_IN_A_ROW = 3
@@ -56,10 +60,16 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
     if gc.get_freeze_count() == 0:  # of thousands of trials none is garbage: a collection need not look at them
         gc.collect()
         gc.freeze()
-    watch = Stopwatch()
+    watch, dropped = Stopwatch(), False
+
+    def decide() -> Lease | Wait | _Over:
+        return _decided(place, scheduler, owner, n_trials, n_before, known)
+
     records.drop_checkpoints()  # a kill may have come before: what is there decides, too
     while not place.stopping.asked:
-        found = records.store.lasting(lambda: _decided(place, scheduler, owner, n_trials, n_before, known))
+        asking = _Asking(records.leases, owner, dropped)
+        found = records.store.lasting(partial(asking.ask, decide))
+        dropped = False
         watch.lap("service")
         match found:
             case _Over(reason, left_over):
@@ -68,7 +78,8 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
                     for number in records.end_paused(left_over, ended, lambda: place.stopping.asked):
                         place.emit({"event": "undrawn", "trial": number})
                 except LeaseLostError:
-                    continue  # another worker ends them
+                    dropped = True  # another worker ends them
+                    continue
                 return reason
             case Wait():
                 time.sleep(WAIT_SECONDS)
@@ -87,6 +98,22 @@ class _Over:
 
     reason: str
     left_over: Sequence[Lease]
+
+
+@dataclass(slots=True)
+class _Asking:
+    """Frees what a worker claimed in a try that was cut off: one that asks for work has none."""
+
+    leases: Leases
+    owner: Owner
+    has_tried: bool
+
+    def ask(self, decide: Callable[[], T]) -> T:
+        """Try once."""
+        if self.has_tried:
+            self.leases.release_all(self.owner)
+        self.has_tried = True
+        return decide()
 
 
 def _decided(
@@ -213,8 +240,8 @@ def refuse_failures(trials: Collection[FrozenTrial], known: frozenset[int]) -> N
     Raises:
         FailuresError: they have; the message has the last one's reason.
     """
-    ended = [t for t in trials if t.state.is_finished() and t.number not in known and t.datetime_complete is not None]
-    last = sorted(ended, key=lambda t: (t.datetime_complete, t.number))[-MAX_FAILURES_IN_A_ROW:]
+    ended = [t for t in trials if ENDED in t.user_attrs and t.state.is_finished() and t.number not in known]
+    last = sorted(ended, key=lambda t: (t.user_attrs[ENDED], t.number))[-MAX_FAILURES_IN_A_ROW:]
     if len(last) == MAX_FAILURES_IN_A_ROW and all(t.state == TrialState.FAIL for t in last):
         numbers = ", ".join(str(t.number) for t in last)
         reason = last[-1].user_attrs.get("hpo.reason", "no reason given")

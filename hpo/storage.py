@@ -25,7 +25,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from hpo.errors import DiskFullError, LockLostError, UserError, disk_is_full
@@ -89,6 +89,9 @@ def _again(block: Callable[[], T], patience_seconds: float) -> T:
     )(block)
 
 
+_AWAY = ("08", "57P", "40001", "40P01", "55P03", "25P03", "25006", "53300")
+"""SQLSTATEs of PostgreSQL: no connection, shut down or starting, serialisation, deadlock, lock timeout, idle in a
+transaction for too long, read-only (a failover), too many connections."""
 STORE_ERRORS = (SQLAlchemyError, StorageInternalError, LockLostError)
 """What a store raises that can't be used."""
 
@@ -97,10 +100,19 @@ def is_away(error: BaseException) -> bool:
     """Whether an error says that a store can't be reached or used now, and not that something is wrong with it."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, LockLostError | OperationalError | InterfaceError):
+        if isinstance(cause, LockLostError) or (isinstance(cause, DBAPIError) and _is_outage(cause)):
             return not disk_is_full(error)
         cause = cause.__cause__ or cause.__context__
     return False
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    if isinstance(error.orig, sqlite3.Error):
+        return "locked" in str(error.orig) or "busy" in str(error.orig)
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:  # the server could not say so any more
+        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    return str(state).startswith(_AWAY)
 
 
 def _say_once(state: RetryCallState) -> None:
@@ -229,7 +241,14 @@ def masked(url: str) -> str:
     except (ArgumentError, ValueError):
         head, at, tail = url.rpartition("@")
         return f"{head.split('://')[0]}://***@{tail}" if at else url
-    return parsed.render_as_string(hide_password=True)
+    hidden = {key: "***" if "password" in key.lower() else value for key, value in parsed.query.items()}
+    return parsed.set(query=hidden).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+
+
+def shown(argument: str) -> str:
+    """An argument of a command line as it may be shown: a URL in it without its password."""
+    head, equals, tail = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{head}{equals}{masked(tail)}" if "://" in tail and ("@" in tail or "password" in tail) else argument
 
 
 def refuse_network(path: Path) -> None:

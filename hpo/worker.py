@@ -269,7 +269,11 @@ def _lane(
     records = Records(spec, store, study, leases, outbox, opened.identity, Path(assignment.workdir) / spec.name)
     owner = become_owner(leases.owners, name)
     try:
-        mirror = None if assignment.mirror is None else open_mirror(assignment.mirror, spec.name)
+        mirror = (
+            None
+            if assignment.mirror is None
+            else open_mirror(assignment.mirror, f"{spec.name}-{opened.identity.study_id[:8]}")
+        )
         place = Workplace(records, make_pruner(spec), trainer, stopping, emit, mirror)
         return search(place, make_scheduler(spec), owner, opened.n_trials)
     finally:

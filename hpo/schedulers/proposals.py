@@ -100,7 +100,7 @@ def _copy(history: History, sampler: BaseSampler, pruner: BasePruner) -> Study:
         else _as_seen(t, paused=t.number in history.paused, is_grid=is_grid)
         for t in history.trials
     ]
-    storage = _Shown(trials, trials if is_grid else within(history, trials))
+    storage = _Shown(trials, [*trials] if is_grid else [*within(history, trials)], history.best(1))
     study = optuna.create_study(
         study_name=history.spec.name, direction=history.spec.direction, sampler=sampler, pruner=pruner, storage=storage
     )
@@ -116,17 +116,24 @@ class _Shown(InMemoryStorage):
     Args:
         trials: all there are, by number, so that the next one has its number.
         seen: those of them that are shown to whoever asks for all.
+        best: number of the best one, where there is one.
     """
 
-    def __init__(self, trials: list[FrozenTrial], seen: list[FrozenTrial]) -> None:
+    def __init__(self, trials: list[FrozenTrial], seen: list[FrozenTrial], best: list[int]) -> None:
         super().__init__()
-        self._all, self._seen, self._n_shown = trials, seen, len(trials)
+        self._all, self._seen, self._best, self._n_shown = trials, seen, best, len(trials)
 
     def show(self) -> None:
         """Give the trials to the one study there is."""
         (study,) = self._studies.values()
         study.trials = self._all
         self._max_trial_id = max((t._trial_id for t in self._all), default=-1)  # noqa: SLF001
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:  # noqa: ARG002  Optuna's own signature
+        """The best one, for samplers that ask for it."""
+        if not self._best:
+            raise ValueError("No trials are completed yet.")  # Optuna's own words
+        return self._all[self._best[0]]
 
     def get_all_trials(
         self,
@@ -165,7 +172,9 @@ def _as_seen(trial: FrozenTrial, *, paused: bool, is_grid: bool) -> FrozenTrial:
     running cell is taken, and a failed one free again.
     """
     if trial.state == TrialState.WAITING:
-        return create_trial(state=TrialState.FAIL)
+        nothing = create_trial(state=TrialState.FAIL)
+        nothing.number = trial.number
+        return nothing
     if paused:
         seen = copy.copy(trial)
         seen.state, seen.datetime_complete = TrialState.PRUNED, trial.datetime_start

@@ -110,5 +110,31 @@ def test_after_a_reboot_or_an_orderly_end_a_trial_is_free_at_once(leases, tmp_pa
 
     assert not leases.is_free(1)
     assert leases.is_free(2)
-    owner.leave()
+    owner.lock.release()
     assert leases.is_free(1)
+
+
+def test_an_owner_whose_file_can_not_be_seen_from_here_is_judged_by_its_counter(leases, tmp_path):
+    owner = become_owner(tmp_path / "owners")
+    leases.claim(1, owner)
+    leases.claim(2, replace(owner, host="fer-0/", boot="another boot"))  # a container without an id of its own
+    owner.file.unlink()
+
+    assert not leases.is_free(1)
+    assert not leases.is_free(2)
+    for _ in range(int(GRACE_SECONDS) + 1):
+        leases.clock.now += 1
+        leases.look()
+    assert leases.is_free(1)
+    assert leases.is_free(2)
+
+
+def test_a_worker_frees_all_that_it_owns_and_nothing_of_its_other_lanes(leases, tmp_path):
+    owner, lane = become_owner(tmp_path / "owners", "w"), become_owner(tmp_path / "owners", "w.1")
+    leases.claim(1, owner)
+    leases.claim(2, lane)
+
+    leases.release_all(owner)
+
+    assert leases.is_free(1)
+    assert not leases.is_free(2)

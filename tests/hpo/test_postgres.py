@@ -1,16 +1,20 @@
 """The store in PostgreSQL: its lock, and what an outage of the server does to it."""
 
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import uuid
 
 import optuna
 import psycopg
 import pytest
 from optuna.trial import TrialState, create_trial
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from hpo.errors import LockLostError, UserError
+from hpo.postgres import _TAKE, FROZEN_SECONDS
 from hpo.storage import existing_store, is_away, open_store
 from tests.hpo.postgres import a_server
 
@@ -48,6 +52,7 @@ def test_of_many_only_one_holds_the_lock(url):
             with store.lock():
                 n_inside += 1
                 most = max(most, n_inside)
+                time.sleep(0.002)
                 n_inside -= 1
 
     threads = [threading.Thread(target=count) for _ in range(4)]
@@ -76,8 +81,7 @@ def test_what_is_done_under_a_lock_that_was_lost_is_not_committed(url):
 
 
 def test_a_frozen_holder_does_not_keep_the_lock_for_good(url, monkeypatch):
-    monkeypatch.setattr("hpo.postgres._TAKE", "SELECT set_config('idle_session_timeout', '300ms', false), "
-                        "pg_advisory_lock(7368815), pg_backend_pid()")  # fmt: skip
+    monkeypatch.setattr("hpo.postgres._TAKE", _TAKE.replace(f"'{FROZEN_SECONDS}s'", "'300ms'"))
     frozen, other = open_store(url), open_store(url)
     study = optuna.create_study(storage=frozen.storage)
 
@@ -161,3 +165,36 @@ def test_a_mistake_is_no_outage():
     assert not is_away(UserError("no"))
     assert not is_away(ValueError("no"))
     assert is_away(LockLostError("lost"))
+
+
+@pytest.mark.parametrize(
+    ("statement", "away"),
+    [
+        ("SELECT * FROM nowhere", False),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", True),
+        ("SET TRANSACTION READ ONLY; CREATE TABLE t (x int)", True),
+    ],
+)
+def test_only_what_passes_by_itself_is_an_outage(url, statement, away):
+    engine = open_store(url).engine
+
+    def run() -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+
+    with pytest.raises(SQLAlchemyError) as caught:
+        run()
+    assert is_away(caught.value) is away
+
+
+def test_in_sqlite_only_a_lock_is_an_outage(tmp_path):
+    engine = open_store(f"sqlite:///{tmp_path / 'hpo.db'}").engine
+
+    for text, away in (
+        ("database is locked", True),
+        ("no such table: x", False),
+        ("unable to open database file", False),
+    ):
+        error = OperationalError("SELECT 1", {}, sqlite3.OperationalError(text))
+        assert is_away(error) is away
+    assert engine.dialect.name == "sqlite"

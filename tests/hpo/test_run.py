@@ -11,7 +11,7 @@ def test_the_flags_are_those_that_others_rely_on():
 
     assert flags == {
         "-h", "--help", "--study", "--trials", "--timeout", "--storage", "--tracking-uri", "--data", "--device",
-        "--workdir", "--workers", "--workers-per-device", "--confirm", "-v", "--verbose",
+        "--cluster", "--workdir", "--workers", "--workers-per-device", "--confirm", "-v", "--verbose",
     }  # fmt: skip
 
 

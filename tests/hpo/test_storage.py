@@ -3,7 +3,7 @@ import sqlite3
 import pytest
 
 from hpo.errors import UserError
-from hpo.storage import load_study, masked, open_store
+from hpo.storage import load_study, masked, open_store, shown
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,20 @@ def test_a_url_that_can_not_be_is_one_line_without_its_secret(url, words):
 
 def test_a_password_is_masked_even_in_what_is_no_url():
     assert masked("x y://u:secret@h") == "x y://***@h"
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("postgresql://u:secret@h/d", "postgresql://u:***@h/d"),
+        ("--storage=postgresql://u:secret@h/d", "--storage=postgresql://u:***@h/d"),
+        ("postgresql://u@h/d?password=secret", "postgresql://u@h/d?password=***"),
+        ("sftp://u:secret@h/d", "sftp://u:***@h/d"),
+        ("my study.py", "my study.py"), ("--trials=3", "--trials=3"), ("s3://bucket/x", "s3://bucket/x"),
+    ],
+)  # fmt: skip
+def test_an_argument_is_shown_without_a_secret(argument, words):
+    assert shown(argument) == words
 
 
 def test_a_file_that_is_no_database_is_one_line(tmp_path):

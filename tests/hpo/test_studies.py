@@ -251,7 +251,7 @@ def test_a_study_at_work_is_not_deleted(folder, capsys):
     assert "study 'toy' is at work: a worker is at trial 2; end it first" in capsys.readouterr().err
     assert len(list((folder / "trials/toy/1/weights").iterdir())) == 1
 
-    owner.leave()
+    owner.lock.release()
     assert main(["--delete", "toy", "--yes"]) == 0
 
 
@@ -262,7 +262,7 @@ def test_a_deleted_study_takes_its_leases_with_it_and_leaves_other_studies(folde
     leases.create_table()
     owner = become_owner(leases.owners)
     leases.note_death(leases.claim(study.trials[2]._trial_id, owner).trial_id, 2)
-    owner.leave()
+    owner.lock.release()
     optuna.create_study(study_name="toy-confirm", storage="sqlite:///hpo.db")
 
     assert main(["--delete", "toy", "--yes"]) == 0

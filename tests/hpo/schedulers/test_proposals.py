@@ -50,11 +50,12 @@ def test_up_to_a_thousand_and_where_no_limit_is_met_all_are_shown(limit):
 
 
 def test_what_is_shown_is_not_copied_and_the_next_trial_has_its_number():
-    seen = []
+    seen, best = [], []
 
     class Watching(optuna.samplers.RandomSampler):
         def sample_independent(self, study, trial, param_name, param_distribution):
             seen.append((trial.number, study.get_trials(deepcopy=False)))
+            best.append(study.best_trial.number)
             return super().sample_independent(study, trial, param_name, param_distribution)
 
     given = trials(5, running=(4,))
@@ -64,7 +65,10 @@ def test_what_is_shown_is_not_copied_and_the_next_trial_has_its_number():
     assert started is not None
     ((number, shown),) = seen
     assert number == 5
+    assert len(shown) == 6
     assert all(a is b for a, b in zip(shown[:5], given, strict=True))
+    assert shown[5].number == 5
+    assert best == [0]
     assert [t.number for t in given] == [0, 1, 2, 3, 4]
 
 
