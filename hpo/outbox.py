@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.dialects.sqlite import insert
 
-from hpo.storage import make_once, sqlite_engine
+from hpo.storage import make_once, refuse_network, sqlite_engine
 
 Kind = Literal["open", "metrics", "tags", "status", "artifact", "artifact_gone"]
 
@@ -135,6 +135,7 @@ def open_outbox(folder: Path, study_id: str) -> Outbox:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = (folder / f"{study_id}.db").absolute()
+    refuse_network(path)
     make_once(path, _make_schema)
     return Outbox(sqlite_engine(path))
 
