@@ -8,6 +8,7 @@ import argparse
 import logging
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ LOOK_SECONDS = 1.0
 MAX_DEATHS = 3
 """A command that dies so often in a row on a node that lives is given up."""
 GRACE_SECONDS = 15.0
+CONNECT_SECONDS = 10.0
 CARRIED = ("MLFLOW_", "PG", "FER2013_", "HPO_", "AWS_", "GOOGLE_", "AZURE_", "DO_NOT_TRACK")
 """How variables begin that a command needs wherever it works."""
 STORAGE = "HPO_STORAGE"
@@ -97,11 +99,13 @@ def run_on_ray(options: Namespace, arguments: Sequence[str]) -> int:
     except ImportError:
         raise UserError("--cluster ray needs ray: pip install 'fer-hpo[ray]'") from None
     address = address_of(options.cluster)
+    if address is not None:
+        _refuse_silent(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         # A cluster that is there is joined; else Ray makes one of this machine, without its dashboard.
         ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError) as error:
         if address is not None:
             raise UserError(f"--cluster ray:{address}: {str(error).splitlines()[0]}") from None
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -116,6 +120,15 @@ def run_on_ray(options: Namespace, arguments: Sequence[str]) -> int:
         return _Places(ray, list(arguments), _carried(options), str(Path.cwd())).run()
     finally:
         ray.shutdown()
+
+
+def _refuse_silent(address: str) -> None:
+    """Refuse an address at which nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(f"--cluster ray:{address}: no cluster answers at HOST:PORT ({error})") from None
 
 
 def _carried(options: Namespace) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpo.cluster import Slot, address_of, placed_arguments, slots_of
+from hpo.cluster import Slot, _refuse_silent, address_of, placed_arguments, slots_of
 from hpo.errors import UserError
 
 
@@ -41,3 +41,9 @@ def test_a_cluster_is_rays():
     assert address_of("ray:head:6379") == "head:6379"
     with pytest.raises(UserError, match="need ray or ray:ADDRESS"):
         address_of("slurm")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "nowhere:port", "127.0.0.1:99999999"])
+def test_an_address_at_which_nobody_listens_is_one_line(address):
+    with pytest.raises(UserError, match="no cluster answers at HOST:PORT"):
+        _refuse_silent(address)
