@@ -35,7 +35,7 @@ from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
 from hpo.spec import Context, StudySpec, Trainer
 from hpo.stages import reached
-from hpo.storage import STORE_ERRORS, Store, first_line, load_study, open_store
+from hpo.storage import STORE_ERRORS, Store, first_line, load_study, open_store, read_trials
 
 STOPPED = 143
 PATIENCE_SECONDS = 600.0
@@ -204,6 +204,7 @@ def _patient_store(assignment: Assignment) -> Store:
 
 def _opened(spec: StudySpec, assignment: Assignment, store: Store, leases: Leases, trainer: Trainer) -> OpenStudy:
     folder, outboxes = Path(assignment.workdir) / spec.name, Path(assignment.outbox)
+    read_trials(store, spec.name)
     with store.lock():
         return open_study(spec, store, leases, trainer, folder, outboxes, assignment.n_trials)
 

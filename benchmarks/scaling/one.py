@@ -23,7 +23,7 @@ from hpo.resume import open_study
 from hpo.schedulers.named import make_scheduler
 from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
-from hpo.storage import open_store
+from hpo.storage import open_store, read_trials
 
 
 class Untracked(Outbox):
@@ -39,6 +39,7 @@ def ours(url: str, name: str) -> Callable[[int], list[float]]:
     store = open_store(url)
     leases = Leases(store.engine, folder / ".owners")
     trainer = Trivial()
+    read_trials(store, NAME)
     with store.lock():
         opened = open_study(STUDY, store, leases, trainer, folder / NAME, folder / "outbox", None)
     outbox = Untracked(open_outbox(folder / "outbox", opened.identity.study_id).engine)

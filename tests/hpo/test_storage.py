@@ -1,9 +1,10 @@
 import sqlite3
 
+import optuna
 import pytest
 
 from hpo.errors import UserError
-from hpo.storage import load_study, masked, open_store, shown
+from hpo.storage import load_study, masked, open_store, read_trials, shown
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,18 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path):
 
     with pytest.raises(UserError, match="not a usable SQLite database"):
         open_store(f"sqlite:///{tmp_path / 'hpo.db'}")
+
+
+def test_trials_are_read_before_the_lock_is_taken_and_where_there_is_no_study_nothing_is(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path / 'hpo.db'}")
+    read_trials(store, "x")
+    optuna.create_study(study_name="x", storage=store.storage).enqueue_trial({"a": 1})
+
+    other = open_store(f"sqlite:///{tmp_path / 'hpo.db'}")
+    with store.lock():
+        read_trials(other, "x")
+
+    assert len(load_study(other, "x").get_trials()) == 1
 
 
 def test_an_unknown_study_lists_the_known(tmp_path):
