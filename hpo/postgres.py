@@ -46,6 +46,10 @@ def with_driver(url: URL) -> URL:
     """
     if url.drivername not in {"postgresql", DRIVER}:
         raise UserError(f"--storage: {url.drivername} is not supported, need {DRIVER}://USER@HOST/DATABASE")
+    if "@" in (url.host or ""):
+        raise UserError(
+            "--storage: an @ in the password must be written as %40, or leave it to PGPASSWORD or ~/.pgpass"
+        )
     if not url.database:
         raise UserError(f"--storage names no database, need {DRIVER}://USER@HOST/DATABASE")
     try:

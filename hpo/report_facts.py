@@ -22,6 +22,7 @@ from hpo.names import OVER, sibling_name
 from hpo.outbox import PARENT, Outbox
 from hpo.report_values import NONE, Table
 from hpo.spec import StudySpec
+from hpo.storage import shown
 from hpo.tracked import ranking
 
 log = logging.getLogger("hpo")
@@ -132,7 +133,7 @@ def command(facts: Facts) -> str:
     for flag in ("storage", "data", "device", "workdir", "tracking_uri"):
         given = getattr(facts.options, flag)
         if given is not None and given != {"storage": "sqlite:///hpo.db", "workdir": "trials"}.get(flag):
-            words += [f"--{flag.replace('_', '-')}", str(given)]
+            words += [f"--{flag.replace('_', '-')}", shown(str(given))]  # the page is sent around
     return shlex.join(words)
 
 

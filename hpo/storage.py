@@ -237,10 +237,12 @@ def sqlite_path(url: str) -> Path:
 def masked(url: str) -> str:
     """The URL without its password, whether or not it can be parsed."""
     try:
-        parsed: URL = make_url(url)
+        parsed: URL | None = make_url(url)
     except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or "@" in (parsed.host or ""):  # no URL, or one whose password has an @ in it
         head, at, tail = url.rpartition("@")
-        return f"{head.split('://')[0]}://***@{tail}" if at else url
+        return f"{head.partition(':')[0]}://***@{tail}" if at else url
     hidden = {key: "***" if "password" in key.lower() else value for key, value in parsed.query.items()}
     return parsed.set(query=hidden).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 

@@ -416,3 +416,18 @@ def test_what_there_is_nothing_to_report_of_is_one_line_and_two(tmp_path, monkey
     assert "no trial that has ended" in told()[1]
     assert "--output" in told("--output", "missing/page.html")[1]
     assert not list(tmp_path.glob("*.html"))
+
+
+def test_the_command_that_makes_it_anew_holds_no_password():
+    from types import SimpleNamespace
+
+    from hpo.report_facts import command
+
+    options = SimpleNamespace(
+        storage="postgresql://u:secret@h/d", data=None, device=None, workdir="trials", tracking_uri=None
+    )
+
+    said = command(SimpleNamespace(study="s", attrs={"hpo.n_trials": 3}, options=options))
+
+    assert "secret" not in said
+    assert "--storage 'postgresql://u:***@h/d'" in said

@@ -14,6 +14,7 @@ from hpo.storage import load_study, masked, open_store, read_trials, shown
         ("nonsense", "is no URL"), ("sqlite://", "names no file"), ("sqlite:///:memory:", "names no file"),
         ("postgresql+pg8000://u:secret@h/d", "is not supported, need postgresql+psycopg"),
         ("postgresql://u:secret@h", "names no database"),
+        ("postgresql://u:se@cret@h/d", "must be written as %40"),
         ("postgresql://u:secret@127.0.0.1:1/d", "127.0.0.1"),
     ],
 )  # fmt: skip
@@ -28,6 +29,8 @@ def test_a_url_that_can_not_be_is_one_line_without_its_secret(url, words):
 
 def test_a_password_is_masked_even_in_what_is_no_url():
     assert masked("x y://u:secret@h") == "x y://***@h"
+    assert masked("postgresql:/u:secret@h/x") == "postgresql://***@h/x"
+    assert masked("postgresql://u:sec@ret@h/x") == "postgresql://***@h/x"
 
 
 @pytest.mark.parametrize(
