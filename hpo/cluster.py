@@ -7,7 +7,6 @@ works on it as a second one on any machine would. So losing the cluster loses no
 import argparse
 import logging
 import os
-import shlex
 import socket
 import subprocess
 import sys
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import UserError
+from hpo.names import STORAGE_VARIABLE
 from hpo.options import tracking_uri
-from hpo.storage import shown
+from hpo.stages import same_command
 
 LOOK_SECONDS = 1.0
 """How often the cluster is looked at."""
@@ -31,8 +31,6 @@ GRACE_SECONDS = 15.0
 CONNECT_SECONDS = 10.0
 CARRIED = ("MLFLOW_", "PG", "FER2013_", "HPO_", "AWS_", "GOOGLE_", "AZURE_", "DO_NOT_TRACK")
 """How variables begin that a command needs wherever it works."""
-STORAGE = "HPO_STORAGE"
-"""The variable that brings a placed command its `--storage`: everybody on a node may read arguments."""
 SUMMARY = "best trials of"
 """How the line begins after which a command only sums up: one of them is enough."""
 
@@ -134,7 +132,7 @@ def _refuse_silent(address: str) -> None:
 def _carried(options: Namespace) -> dict[str, str]:
     """The environment that goes along: a node has that of whoever started Ray there. The store's URL may be secret."""
     found = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
-    return {**found, STORAGE: options.storage, "MLFLOW_TRACKING_URI": tracking_uri(options.tracking_uri)}
+    return {**found, STORAGE_VARIABLE: options.storage, "MLFLOW_TRACKING_URI": tracking_uri(options.tracking_uri)}
 
 
 def _nodes(ray: Any) -> list[dict[str, Any]]:
@@ -263,7 +261,7 @@ class _Places:
                 if ended is not None:
                     del self._placed[slot]
         if code == 130:
-            _write([f"interrupted; the same command goes on: {_command()}"])
+            _write([f"interrupted; the same command goes on: {same_command()}"])
         return code
 
 
@@ -318,7 +316,3 @@ def _write(lines: Sequence[str]) -> None:
     for line in lines:
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-
-
-def _command() -> str:
-    return shlex.join(["python", "-m", "hpo.run", *map(shown, sys.argv[1:])])

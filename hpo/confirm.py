@@ -9,7 +9,6 @@ intervals that are too narrow. They are of the mean over seeds, on this data set
 
 import argparse
 import logging
-import math
 import sys
 import time
 from argparse import Namespace
@@ -148,17 +147,18 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
 def _cost(spec: StudySpec, plan: "Plan", trials: "Sequence[FrozenTrial]", n: int) -> str:
     """What is to come, in words: how many trainings, epochs and hours, at the search's own pace."""
     from hpo.plan import epoch_seconds
+    from hpo.schedulers.protocol import horizon
     from hpo.words import duration
 
     if n <= 0:
         return ""
-    most = math.inf if spec.max_epochs is None else spec.max_epochs
-    longest = max(min(float(params.get("epochs", most)), most) for params in plan.configurations.values())
+    longest = [horizon(spec, params) for params in plan.configurations.values()]
     words = f": {n} training{'s'[: n != 1]}"
-    if math.isfinite(longest):
-        words += f" of up to {longest:.0f} epochs"
+    if None not in longest:
+        n_epochs = max(each or 0 for each in longest)
+        words += f" of up to {n_epochs} epochs"
         if seconds := epoch_seconds(trials):
-            words += f", about {duration(n * longest * seconds)} of the device at the search's pace"
+            words += f", about {duration(n * n_epochs * seconds)} of the device at the search's pace"
     return words
 
 

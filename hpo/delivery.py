@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tenacity
 from filelock import FileLock
 
+from hpo.errors import in_a_line
 from hpo.outbox import Outbox
 
 if TYPE_CHECKING:  # MLflow takes two seconds to import
@@ -70,7 +71,7 @@ class Delivery:
             except TimeoutError:
                 continue  # another process delivers
             except Exception as error:  # the outbox itself can't be read now: it may be in a moment
-                self.tracker.problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                self.tracker.problem = in_a_line(error)
                 self._closing.wait(MAX_WAIT_SECONDS)
 
     def _deliver_until_closed(self) -> None:

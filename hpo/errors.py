@@ -40,6 +40,11 @@ class LockLostError(HpoError):
     """The store's lock was lost while it was held: what was done under it is begun again."""
 
 
+def in_a_line(error: BaseException) -> str:
+    """An error's kind and the first line of what it says, for a message about something of another's making."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
+
+
 def disk_is_full(error: BaseException) -> bool:
     """Whether an error, or one that it stems from, says that the disk (or the quota on it) is full."""
     cause: BaseException | None = error

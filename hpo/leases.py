@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
+from hpo.background import beside
 from hpo.storage import STORE_ERRORS, first_line
 
 RENEW_SECONDS = 5.0
@@ -284,10 +285,9 @@ def kept_alive(leases: Leases, lease: Lease, stopping: Stopping, beat: Callable[
 
     `beat` is called with every renewal.
     """
-    over = threading.Event()
     stopping.lost = False
 
-    def renew() -> None:
+    def renew(over: threading.Event) -> None:
         told = False
         while not over.wait(RENEW_SECONDS):
             try:
@@ -301,10 +301,5 @@ def kept_alive(leases: Leases, lease: Lease, stopping: Stopping, beat: Callable[
                     log.warning("a lease is not renewed for now: %s", first_line(error))
                 told = True
 
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-    try:
+    with beside(renew, "lease"):
         yield
-    finally:
-        over.set()
-        thread.join()

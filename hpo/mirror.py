@@ -9,14 +9,16 @@ import json
 import logging
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpo.errors import UserError
-from hpo.storage import masked
+from hpo.background import beside
+from hpo.errors import UserError, in_a_line
+from hpo.urls import masked
 from hpo.whole import write_whole
 
 COPY_SECONDS = 5.0
@@ -54,7 +56,7 @@ class Mirror:
         try:
             self.files.get(f"{self.root}/{number}/", f"{beside}/", recursive=True)
         except Exception as error:  # whatever a store raises: then the trial starts again, which is said
-            log.warning("trial %d: its copy at %s can't be read: %s", number, self.root, _line(error))
+            log.warning("trial %d: its copy at %s can't be read: %s", number, self.root, in_a_line(error))
             shutil.rmtree(beside, ignore_errors=True)
             return
         shutil.rmtree(folder, ignore_errors=True)
@@ -70,11 +72,10 @@ class Mirror:
             token: of its lease.
             lost: whether it has another owner by now, whose copy it is then.
         """
-        over = threading.Event()
         known: dict[str, tuple[int, int]] = {}
         write_whole(folder / _MARK, json.dumps({"token": token}).encode())
 
-        def copy() -> None:
+        def copy(over: threading.Event) -> None:
             told = False
             while True:
                 last = over.wait(COPY_SECONDS)
@@ -85,18 +86,13 @@ class Mirror:
                     told = False
                 except Exception as error:  # whatever a store raises: the next time it may go
                     if not told:
-                        log.warning("trial %d: no copy at %s for now: %s", number, self.root, _line(error))
+                        log.warning("trial %d: no copy at %s for now: %s", number, self.root, in_a_line(error))
                     told = True
                 if last:
                     return
 
-        thread = threading.Thread(target=copy, name="copy", daemon=True)
-        thread.start()
-        try:
+        with beside(copy, "copy"):
             yield
-        finally:
-            over.set()
-            thread.join()
 
     def let_go(self, number: int) -> None:
         """Let go of the copied checkpoints of a trial that has ended."""
@@ -105,7 +101,7 @@ class Mirror:
         except FileNotFoundError:
             pass
         except Exception as error:  # whatever a store raises: it only takes room
-            log.debug("trial %d: its copied checkpoints stay: %s", number, _line(error))
+            log.debug("trial %d: its copied checkpoints stay: %s", number, in_a_line(error))
 
     def _copy(self, number: int, folder: Path, known: dict[str, tuple[int, int]]) -> None:
         """Copy what is new, the newest last: a manifest comes after what it names. Then let go of what is gone."""
@@ -137,7 +133,7 @@ class Mirror:
         except FileNotFoundError:
             return None
         except Exception as error:  # whatever a store raises, or a file that was cut
-            log.warning("trial %d: its copy at %s can't be read: %s", number, self.root, _line(error))
+            log.warning("trial %d: its copy at %s can't be read: %s", number, self.root, in_a_line(error))
             return None
 
 
@@ -146,10 +142,6 @@ def _token_here(folder: Path) -> int:
         return int(json.loads((folder / _MARK).read_bytes())["token"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
 
 
 def open_mirror(url: str, study: str) -> Mirror:
@@ -168,7 +160,9 @@ def open_mirror(url: str, study: str) -> Mirror:
         files, root = fsspec.core.url_to_fs(url)
         found = Mirror(files, f"{root.rstrip('/')}/{study}")
         files.makedirs(found.root, exist_ok=True)
-        files.pipe_file(f"{found.root}/.writable", b"")
+        probe = f"{found.root}/.writable-{uuid.uuid4().hex}"
+        files.pipe_file(probe, b"")
+        files.rm_file(probe)
     except Exception as error:  # whatever a store raises
-        raise UserError(f"--workdir {masked(url)!r} can't be used: {_line(error)}") from None
+        raise UserError(f"--workdir {masked(url)!r} can't be used: {in_a_line(error)}") from None
     return found

@@ -25,11 +25,12 @@ from hpo.names import OUTBOX, OVER
 from hpo.options import size_of, study_name
 from hpo.outbox import open_outbox
 from hpo.plan import trials_less_kept
-from hpo.schedulers.protocol import SECONDS, params_of
+from hpo.schedulers.protocol import SECONDS, n_started, params_of
 from hpo.spec import StudySpec
-from hpo.storage import DEFAULT_URL, Store, existing_store, is_sqlite, sqlite_path, study_names
+from hpo.storage import Store, existing_store, study_names
 from hpo.storage import load_study as stored
 from hpo.tracked import ranking
+from hpo.urls import DEFAULT_URL, is_sqlite, sqlite_path
 
 STUDY_ID = "hpo.study_id"
 FACTS = "hpo.facts"
@@ -281,12 +282,8 @@ def state_of(study: optuna.Study, trials: Sequence[FrozenTrial], *, at_work: boo
         return "interrupted"
     under = over["budget"][0]
     given = study.user_attrs.get("hpo.n_trials", under)
-    more = under not in {given, trials_less_kept(given)} or (under is not None and _n_started(trials) > under)
+    more = under not in {given, trials_less_kept(given)} or (under is not None and n_started(trials) > under)
     return "interrupted" if more else "done"  # it went on under a greater budget, and was interrupted in that
-
-
-def _n_started(trials: Sequence[FrozenTrial]) -> int:
-    return sum(t.state.name not in {"FAIL", "WAITING"} for t in trials)
 
 
 def leases_of(store: Store, workdir: Path) -> Leases | None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.dialects.sqlite import insert
 
-from hpo.storage import make_once, refuse_network, sqlite_engine
+from hpo.sqlite import make_once, refuse_network, sqlite_engine
 
 Kind = Literal["open", "metrics", "tags", "status", "artifact", "artifact_gone"]
 

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 
-from hpo.cluster import STORAGE
+from hpo.names import STORAGE_VARIABLE
 from hpo.run import main
 
 
@@ -17,4 +17,4 @@ def _watch() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_watch, name="input", daemon=True).start()
-    sys.exit(main([*sys.argv[1:], "--storage", os.environ[STORAGE]]))
+    sys.exit(main([*sys.argv[1:], "--storage", os.environ[STORAGE_VARIABLE]]))

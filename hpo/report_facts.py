@@ -22,8 +22,8 @@ from hpo.names import OVER, sibling_name
 from hpo.outbox import PARENT, Outbox
 from hpo.report_values import NONE, Table
 from hpo.spec import StudySpec
-from hpo.storage import shown
 from hpo.tracked import ranking
+from hpo.urls import shown
 
 log = logging.getLogger("hpo")
 
@@ -134,6 +134,8 @@ def command(facts: Facts) -> str:
         given = getattr(facts.options, flag)
         if given is not None and given != {"storage": "sqlite:///hpo.db", "workdir": "trials"}.get(flag):
             words += [f"--{flag.replace('_', '-')}", shown(str(given))]  # the page is sent around
+    if facts.options.mirror is not None:
+        words += ["--workdir", shown(facts.options.mirror)]
     return shlex.join(words)
 
 

@@ -3,15 +3,14 @@
 import gc
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.errors import FailuresError, LeaseLostError, UserError
-from hpo.leases import Lease, Leases, Owner
+from hpo.leases import Lease, Owner
 from hpo.names import OVER
 from hpo.objective import Workplace, run_trial
 from hpo.records import Records
@@ -33,8 +32,6 @@ from hpo.schedulers.protocol import (
     steps_of,
 )
 from hpo.times import Stopwatch
-
-T = TypeVar("T")
 
 WAIT_SECONDS = 0.5
 MAX_FAILURES_IN_A_ROW = 3
@@ -60,16 +57,19 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
     if gc.get_freeze_count() == 0:  # of thousands of trials none is garbage: a collection need not look at them
         gc.collect()
         gc.freeze()
-    watch, dropped = Stopwatch(), False
+    watch, in_vain = Stopwatch(), False  # whether something may be claimed that nobody works on
 
     def decide() -> Lease | Wait | _Over:
+        nonlocal in_vain
+        if in_vain:
+            records.leases.release_all(owner)
+        in_vain = True
         return _decided(place, scheduler, owner, n_trials, n_before, known)
 
     records.drop_checkpoints()  # a kill may have come before: what is there decides, too
     while not place.stopping.asked:
-        asking = _Asking(records.leases, owner, dropped)
-        found = records.store.lasting(partial(asking.ask, decide))
-        dropped = False
+        found = records.store.lasting(decide)
+        in_vain = False
         watch.lap("service")
         match found:
             case _Over(reason, left_over):
@@ -78,7 +78,7 @@ def search(place: Workplace, scheduler: Scheduler, owner: Owner, n_trials: int |
                     for number in records.end_paused(left_over, ended, lambda: place.stopping.asked):
                         place.emit({"event": "undrawn", "trial": number})
                 except LeaseLostError:
-                    dropped = True  # another worker ends them
+                    in_vain = True  # another worker ends them
                     continue
                 return reason
             case Wait():
@@ -98,22 +98,6 @@ class _Over:
 
     reason: str
     left_over: Sequence[Lease]
-
-
-@dataclass(slots=True)
-class _Asking:
-    """Frees what a worker claimed in a try that was cut off: one that asks for work has none."""
-
-    leases: Leases
-    owner: Owner
-    has_tried: bool
-
-    def ask(self, decide: Callable[[], T]) -> T:
-        """Try once."""
-        if self.has_tried:
-            self.leases.release_all(self.owner)
-        self.has_tried = True
-        return decide()
 
 
 def _decided(

@@ -1,44 +1,31 @@
-"""Opens the Optuna store, in SQLite or PostgreSQL, so that it is safe under many processes.
-
-Plain Optuna on SQLite runs queued trials twice: it relies on `SELECT … FOR UPDATE`, which SQLite lacks (optuna#4002,
-#4621). Here every transaction takes the write lock at once, the schema is made in a file that is renamed into place,
-and whatever asks, claims or counts does so under one file lock.
-"""
+"""Opens the Optuna store, in SQLite or PostgreSQL, so that it is safe under many processes, and outlasts outages."""
 
 import logging
-import os
 import sqlite3
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
-import psutil
 import sqlalchemy
-from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
-from sqlalchemy import Engine, event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy import Engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from hpo.errors import DiskFullError, LockLostError, UserError, disk_is_full
-
-DEFAULT_URL = "sqlite:///hpo.db"
-LOCK_SECONDS = 120.0
-"""How long a process waits for the store's lock; it is held for the fraction of a second that an ask takes."""
+from hpo.sqlite import begin_immediate, file_lock, make_once, refuse_network
+from hpo.urls import DEFAULT_URL, is_sqlite, masked, sqlite_path
 
 log = logging.getLogger("hpo")
 
 T = TypeVar("T")
-
-_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smbfs", "smb3", "afpfs", "fuse.sshfs", "lustre", "gpfs", "ceph", "9p"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +144,7 @@ def _open_sqlite(path: Path, patience_seconds: float) -> Store:
     begin_immediate(engine)
     storage.scoped_session.remove()
     engine.dispose()
-    lock = partial(_file_lock, path.with_name(f"{path.name}.lock"))
+    lock = partial(file_lock, path.with_name(f"{path.name}.lock"))
     return Store(f"sqlite:///{path}", get_storage(storage), engine, lock, patience_seconds)
 
 
@@ -193,103 +180,6 @@ def _of_another_version(url: str, error: RuntimeError) -> UserError:
     )
 
 
-@contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
-    try:
-        with FileLock(path, timeout=LOCK_SECONDS, poll_interval=0.01):
-            yield
-    except Timeout:
-        raise UserError(f"{path}: held by another process for {LOCK_SECONDS:.0f} s; is it stopped?") from None
-
-
-def is_sqlite(url: str) -> bool:
-    """Whether a URL is of SQLite; else it is of PostgreSQL.
-
-    Raises:
-        UserError: it is no URL, or of neither.
-    """
-    try:
-        backend = make_url(url).get_backend_name()
-    except (ArgumentError, ValueError):
-        raise UserError(f"--storage {masked(url)!r} is no URL, need sqlite:///FILE (such as {DEFAULT_URL})") from None
-    if backend not in {"sqlite", "postgresql"}:
-        hint = "; write postgresql+psycopg://" if backend == "postgres" else ""
-        raise UserError(
-            f"--storage {masked(url)!r}: {backend} is not supported, need sqlite:///FILE or postgresql+psycopg://{hint}"
-        )
-    return backend == "sqlite"
-
-
-def sqlite_path(url: str) -> Path:
-    """The file that a SQLite URL names, absolute.
-
-    Raises:
-        UserError: another database, or no file.
-    """
-    if not is_sqlite(url):
-        raise UserError(f"{masked(url)!r} is no file, need sqlite:///FILE")
-    parsed = make_url(url)
-    if not parsed.database or parsed.database == ":memory:" or parsed.query:
-        raise UserError(f"--storage {masked(url)!r} names no file, need sqlite:///FILE (such as {DEFAULT_URL})")
-    return Path(parsed.database).absolute()
-
-
-def masked(url: str) -> str:
-    """The URL without its password, whether or not it can be parsed."""
-    try:
-        parsed: URL | None = make_url(url)
-    except (ArgumentError, ValueError):
-        parsed = None
-    if parsed is None or "@" in (parsed.host or ""):  # no URL, or one whose password has an @ in it
-        head, at, tail = url.rpartition("@")
-        return f"{head.partition(':')[0]}://***@{tail}" if at else url
-    hidden = {key: "***" if "password" in key.lower() else value for key, value in parsed.query.items()}
-    return parsed.set(query=hidden).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
-
-
-def shown(argument: str) -> str:
-    """An argument of a command line as it may be shown: a URL in it without its password."""
-    head, equals, tail = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    return f"{head}{equals}{masked(tail)}" if "://" in tail and ("@" in tail or "password" in tail) else argument
-
-
-def refuse_network(path: Path) -> None:
-    """Refuse a SQLite file on a network file system: its locks don't hold there (optuna#820, #4994).
-
-    Raises:
-        UserError: it is on one.
-    """
-    place = os.path.realpath(path)
-    mounts = [p for p in psutil.disk_partitions(all=True) if place.startswith(p.mountpoint.rstrip("/") + "/")]
-    if not mounts:
-        return
-    kind = max(mounts, key=lambda p: len(p.mountpoint)).fstype.lower()
-    if kind in _NETWORK_FILE_SYSTEMS:
-        raise UserError(
-            f"{path}: on a network file system ({kind}), where SQLite's locks do not hold; use a local disk"
-        )
-
-
-def make_once(path: Path, make: Callable[[Path], None]) -> None:
-    """Make a file by `make(temporary)` and rename it into place, once, however many processes ask for it at once."""
-    if path.exists():
-        return
-    with FileLock(path.with_name(f"{path.name}.lock"), timeout=LOCK_SECONDS):
-        if path.exists():
-            return
-        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        try:
-            make(folder / path.name)
-            descriptor = os.open(folder / path.name, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-            (folder / path.name).replace(path)
-        finally:
-            for file in folder.iterdir():
-                file.unlink()
-            folder.rmdir()
-
-
 def _optuna_url(path: Path) -> str:
     """The file's URL as Optuna wants it: it fills in braces, so that those of a folder's name must be doubled."""
     return f"sqlite:///{path}".replace("{", "{{").replace("}", "}}")
@@ -299,30 +189,6 @@ def _make_schema(path: Path) -> None:
     storage = RDBStorage(_optuna_url(path))
     storage.scoped_session.remove()
     storage.engine.dispose()
-
-
-def sqlite_engine(path: Path) -> Engine:
-    """An engine on a SQLite file of ours, with the settings of the store."""
-    engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60.0})
-    begin_immediate(engine)
-    return engine
-
-
-def begin_immediate(engine: Engine) -> None:
-    """Let each transaction take the write lock when it begins, wait for it, and reach the disk when it commits.
-
-    The journal is the classic one, not WAL: SQLite before 3.44.6 can corrupt a WAL when it is reset.
-    """
-
-    @event.listens_for(engine, "connect")
-    def _connected(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-        connection.execute("PRAGMA busy_timeout = 60000")
-        connection.execute("PRAGMA synchronous = FULL")
-
-    @event.listens_for(engine, "begin")
-    def _begun(connection: sqlalchemy.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def first_line(error: BaseException) -> str:

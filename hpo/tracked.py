@@ -159,8 +159,10 @@ def is_due(folder: Path) -> bool:
     return not 0 <= age < UPDATE_SECONDS
 
 
-def log_best(outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial], folder: Path) -> None:
-    """Bring the study's run up to date: best value and number, and the leaderboard."""
+def log_best(
+    outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial], folder: Path, words: str = "running"
+) -> None:
+    """Bring the study's run up to date: best value and number, the leaderboard, its description, with `words`."""
     ended = [t for t in trials if t.state.is_finished()]
     ranked = ranking(spec, trials)
     metrics = {f"time.{kind}": value for kind, value in total(trials).items()}
@@ -170,7 +172,7 @@ def log_best(outbox: Outbox, spec: StudySpec, trials: Sequence[FrozenTrial], fol
         found = {f"best_{spec.metric}": best.value, "best_trial": float(best.number)}
         outbox.put(PARENT, "metrics", {"step": len(ended), "metrics": found}, once=f"best:{len(ended)}")
         outbox.put(PARENT, "tags", {"hpo.best_trial": str(best.number), "hpo.best_value": repr(best.value)})
-    describe_study(outbox, spec, trials, folder, "running")
+    describe_study(outbox, spec, trials, folder, words)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / LEADERBOARD, leaderboard(spec, trials).encode())
     put_artifact(outbox, PARENT, folder / LEADERBOARD)

@@ -6,7 +6,7 @@ trial as a failure. Training never waits for anything here.
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -29,10 +29,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-from hpo.errors import HpoError, UserError
+from hpo.errors import UserError, in_a_line
 from hpo.outbox import PARENT, Item, Outbox
-from hpo.storage import make_once, refuse_network, sqlite_path
+from hpo.sqlite import make_once, refuse_network
 from hpo.tracked import ARTIFACTS_URL, DEFAULT_URI
+from hpo.urls import sqlite_path
 
 __all__ = ["MlflowClient", "MlflowException", "ModelVersion", "Tracker", "check_uri", "mlflow"]
 
@@ -141,7 +142,7 @@ class Tracker:
         except UserError as error:
             self.problem = str(error)
         except Exception as error:  # whatever a transport raises: what waits stays, and is tried again
-            self.problem = _cause(error)
+            self.problem = cause_of(error)
 
     def _batches(self, items: Sequence[Item]) -> Iterator[list[Item]]:
         """Neighbours of one run that are all metrics go together; everything else by itself."""
@@ -318,14 +319,14 @@ class Tracker:
             )  # fmt: skip
 
 
-def _cause(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """What a failed delivery stems from, in a line: transports wrap their errors many times over."""
     reason = getattr(error, "reason", None)
     while (inner := error.__cause__ or error.__context__ or reason) is not None and inner is not error:
         if not isinstance(inner, BaseException):
             break
         error, reason = inner, getattr(inner, "reason", None)
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
+    return in_a_line(error)
 
 
 def _words(run: str) -> str:
@@ -344,62 +345,3 @@ def _dataset_input(dataset: Mapping[str, Any]) -> DatasetInput:
         profile=json.dumps(profile),
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
-
-
-def experiment_of(uri: str, study: str) -> str | None:
-    """The id of a study's experiment; None where there is none, or it was deleted.
-
-    Raises:
-        HpoError: MLflow is not reached.
-    """
-    try:
-        found = MlflowClient(tracking_uri=uri).get_experiment_by_name(study)
-    except Exception as error:  # whatever a transport raises
-        raise HpoError(f"MLflow at {uri} is not reached ({_cause(error)})") from None
-    return str(found.experiment_id) if found is not None and found.lifecycle_stage == "active" else None
-
-
-def delete_runs(uri: str, study: str, study_id: str) -> tuple[int, int]:
-    """Delete a study's runs, by its id, and its experiment when nothing else is in it. May be repeated after a kill.
-
-    The experiment is renamed first, so that its name is free. Runs that a registered model is made of stay.
-
-    Returns:
-        How many runs were deleted, and how many stay.
-
-    Raises:
-        HpoError: MLflow is not reached.
-    """
-    client, renamed = MlflowClient(tracking_uri=uri), f"{study} (deleted {study_id[:8]})"
-    try:
-        registered = {version.run_id for version in _paged(client.search_model_versions)}
-        n_deleted = n_kept = 0
-        for name in (study, renamed):
-            experiment = client.get_experiment_by_name(name)
-            if experiment is None or experiment.lifecycle_stage != "active":
-                continue
-            ids = [experiment.experiment_id]
-            for run in list(_paged(client.search_runs, ids, f"tags.`hpo.study_id` = '{study_id}'")):
-                if run.info.run_id in registered:
-                    n_kept += 1
-                    continue
-                client.delete_run(run.info.run_id)
-                n_deleted += 1
-            if ids != ["0"] and not client.search_runs(ids, max_results=1):  # 0 is MLflow's own default
-                if name != renamed:
-                    client.rename_experiment(ids[0], renamed)
-                client.delete_experiment(ids[0])
-    except Exception as error:  # whatever a transport raises
-        raise HpoError(f"MLflow at {uri} is not reached ({_cause(error)})") from None
-    return n_deleted, n_kept
-
-
-def _paged(search: Callable[..., Any], *args: Any) -> Iterator[Any]:
-    """All that a search of MLflow's finds, page by page."""
-    token = None
-    while True:
-        page = search(*args, max_results=1000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return

@@ -30,6 +30,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import psutil
 
 from hpo.errors import HpoError, UserError
+from hpo.names import STORAGE_VARIABLE
 from hpo.options import add_storage, add_tracking, ended, free_port, is_taken, study_name, tracking_uri
 
 HOST = "127.0.0.1"
@@ -107,7 +108,8 @@ def look(options: Namespace) -> int:
 
 def _served(options: Namespace, name: str, servers: "list[Server]", stop: "Stop") -> Iterator[tuple[str, str]]:
     """Start what is wanted, adding it to `servers`; gives each by what it is and its address, once it answers."""
-    from hpo.tracking import check_uri, experiment_of  # mlflow: 2 s
+    from hpo.experiments import experiment_of
+    from hpo.tracking import check_uri  # mlflow: 2 s
 
     uri = check_uri(tracking_uri(options.tracking_uri))
     experiment = experiment_of(uri, name)
@@ -161,7 +163,7 @@ def page_of(uri: str, experiment: str, study: str) -> str:
 def _refuse_unknown(options: Namespace, name: str, *, known: bool) -> None:
     """Refuse a name that neither MLflow, nor the store, nor studies/ knows; the dashboard needs the store."""
     from hpo.loading import find_study
-    from hpo.storage import is_sqlite, sqlite_path
+    from hpo.urls import is_sqlite, sqlite_path
 
     is_there = not is_sqlite(options.storage) or sqlite_path(options.storage).is_file()
     if options.dashboard or (not known and is_there):
@@ -217,7 +219,7 @@ class Server:
 
 def start_mlflow(uri: str, port: int) -> Server:
     """Start MLflow's server on a SQLite store; it serves the runs, their artifacts and the registered models."""
-    from hpo.storage import sqlite_path
+    from hpo.urls import sqlite_path
 
     store = sqlite_path(uri)
     command = [
@@ -251,11 +253,9 @@ def mlflow_environment(environment: Mapping[str, str], port: int) -> dict[str, s
 
 def start_dashboard(storage: str, port: int) -> Server:
     """Start Optuna's dashboard on the Optuna store."""
-    code = f"import os; from hpo.ui import serve_dashboard; serve_dashboard(os.environ['HPO_STORAGE'], {port})"
-    # Not as an argument: everybody on this machine may read those, and the URL may hold a password.
-    return _started(
-        "Optuna's dashboard", [sys.executable, "-c", code], port, "/", {**os.environ, "HPO_STORAGE": storage}
-    )
+    code = f"from hpo.ui import serve_dashboard; serve_dashboard({port})"
+    environment = {**os.environ, STORAGE_VARIABLE: storage}
+    return _started("Optuna's dashboard", [sys.executable, "-c", code], port, "/", environment)
 
 
 def _started(words: str, command: Sequence[str], port: int, health: str, environment: Mapping[str, str]) -> Server:
@@ -344,13 +344,13 @@ def _has_display() -> bool:
 Application = Callable[[dict[str, Any], Any], Any]
 
 
-def serve_dashboard(storage: str, port: int) -> None:
+def serve_dashboard(port: int) -> None:
     """Serve Optuna's dashboard on this machine, until a signal ends it."""
     from optuna_dashboard import wsgi
 
     from hpo.storage import open_store
 
-    application = guarded(wsgi(open_store(storage).storage), port)
+    application = guarded(wsgi(open_store(os.environ[STORAGE_VARIABLE]).storage), port)
     make_server(HOST, port, application, server_class=_Threaded, handler_class=_Quiet).serve_forever()
 
 

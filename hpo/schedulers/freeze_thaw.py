@@ -143,7 +143,7 @@ class FreezeThawScheduler:
         if begun >= width:
             return None
         if begun >= FIRST:
-            chance = np.random.default_rng(derived_seed(self.spec.seed, len(history.steps), "widen")).random()
+            chance = np.random.default_rng(derived_seed(self.spec.seed, history.n_steps(), "widen")).random()
             if chance >= WIDEN_SHARE:
                 return None
         rng = np.random.default_rng(derived_seed(self.spec.seed, 0, "first rung"))
@@ -174,7 +174,7 @@ class FreezeThawScheduler:
             raise np.linalg.LinAlgError("all observations are alike")
         posterior = Posterior(thinned(rows, MAX_ROWS), self._theta(history, curves, points))
         posterior = _with_pending(posterior, history, curves, points, self._longest())
-        rng = np.random.default_rng(derived_seed(self.spec.seed, len(history.steps), "decision"))
+        rng = np.random.default_rng(derived_seed(self.spec.seed, history.n_steps(), "decision"))
         paused = list(self._paused(history, curves))
         new, new_points = self._new(history, curves)
         candidates = [*paused, *new]
@@ -231,7 +231,7 @@ class FreezeThawScheduler:
         best = sorted(curves, key=lambda c: (-c.values.max(initial=-math.inf), c.trial.number))[:N_BEST]
         tried = self._tried(history)
         candidates, points = [], []
-        for key, drawn, point in pool.at(len(history.steps), [c.trial for c in best]):
+        for key, drawn, point in pool.at(history.n_steps(), [c.trial for c in best]):
             longest = horizon(self.spec, drawn.params) or self._longest()
             if longest > tried.get(key, 0):
                 candidates.append(_Candidate(-1, 0, longest, 1, 1, drawn))
@@ -264,7 +264,7 @@ class FreezeThawScheduler:
 
     def _theta(self, history: History, curves: Sequence[Curve], points: Floats) -> Floats:
         """The model's parameters, fitted to what was known some decisions ago: often at first, then more rarely."""
-        order, longest = len(history.steps), self._longest()
+        order, longest = history.n_steps(), self._longest()
         known = order - order % (10 if order < 200 else 25)
         limits: dict[int, int] = {}
         for step in history.steps[:known]:

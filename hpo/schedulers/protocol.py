@@ -182,13 +182,14 @@ class Settled:
         """With the next ones."""
         return Settled(
             n=self.n + len(trials),
-            n_started=self.n_started + _n_started(trials),
+            n_started=self.n_started + n_started(trials),
             n_steps=self.n_steps + _n_steps(trials),
             n_epochs=self.n_epochs + sum(len(t.intermediate_values) + has_diverged(t) for t in trials),
         )
 
 
-def _n_started(trials: Sequence[FrozenTrial]) -> int:
+def n_started(trials: Sequence[FrozenTrial]) -> int:
+    """How many of these trials count against the budget: all that were started and did not fail."""
     return sum(t.state is not TrialState.FAIL and t.state is not TrialState.WAITING for t in trials)
 
 
@@ -226,7 +227,7 @@ class History:
 
     def n_started(self) -> int:
         """Trials that count against the budget: all that were started and did not fail."""
-        return self.settled.n_started + _n_started(self.open)
+        return self.settled.n_started + n_started(self.open)
 
     def may_start(self) -> bool:
         """Whether the budget of trials has room for one more."""

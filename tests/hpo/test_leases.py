@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hpo.leases import GRACE_SECONDS, Leases, Owner, become_owner
-from hpo.storage import open_store, sqlite_engine
+from hpo.sqlite import sqlite_engine
+from hpo.storage import open_store
 
 
 class Clock:

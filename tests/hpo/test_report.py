@@ -75,7 +75,7 @@ def a_study(*trials, direction="maximize"):
 
 def options(folder, **given):
     flags = {"study": "s", "storage": "sqlite:///hpo.db", "workdir": str(folder), "data": None, "device": None}
-    return argparse.Namespace(**{**flags, "tracking_uri": None, **given})
+    return argparse.Namespace(**{**flags, "tracking_uri": None, "mirror": None, **given})
 
 
 def the_page(folder, study, of=None):
@@ -424,7 +424,7 @@ def test_the_command_that_makes_it_anew_holds_no_password():
     from hpo.report_facts import command
 
     options = SimpleNamespace(
-        storage="postgresql://u:secret@h/d", data=None, device=None, workdir="trials", tracking_uri=None
+        storage="postgresql://u:secret@h/d", data=None, device=None, workdir="trials", mirror=None, tracking_uri=None
     )
 
     said = command(SimpleNamespace(study="s", attrs={"hpo.n_trials": 3}, options=options))

@@ -4,7 +4,8 @@ import optuna
 import pytest
 
 from hpo.errors import UserError
-from hpo.storage import load_study, masked, open_store, read_trials, shown
+from hpo.storage import load_study, open_store, read_trials
+from hpo.urls import masked, shown
 
 
 @pytest.mark.parametrize(

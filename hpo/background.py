@@ -1,0 +1,23 @@
+"""What goes on in a thread of its own for as long as something else lasts."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def beside(work: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """Let `work` go on beside what is done here; at the end of that its event is set, and its end is waited for.
+
+    Args:
+        work: ends when its event is set.
+        name: of its thread, a daemon.
+    """
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=(over,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
