@@ -64,8 +64,8 @@ def address_of(cluster: str) -> str | None:
     Raises:
         UserError: it names something else than Ray.
     """
-    kind, _, address = cluster.partition(":")
-    if kind != "ray":
+    kind, colon, address = cluster.partition(":")
+    if kind != "ray" or (colon and not address):
         raise UserError(f"--cluster {cluster!r} is not supported, need ray or ray:ADDRESS; Slurm, see docs/cluster.md")
     return address or None
 

@@ -56,7 +56,9 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
     if not console.is_terminal:
         console.width = 160  # a pipe has no width: nothing is cut there
     display = Display(console, spec)
-    conductor = Conductor(spec, store, uri, tracking, Path(options.workdir), display, may_grow=plan is None)
+    conductor = Conductor(
+        spec, store, uri, tracking, Path(options.workdir), display, may_grow=plan is None and not options.confirm
+    )
     # A device that is named is the only one; which one it is only its framework knows.
     gpus = visible_gpus() if options.device in {None, "cuda"} else []
     n_workers = options.workers or max(1, len(gpus))

@@ -254,11 +254,11 @@ class Conductor:
         counts = Counter(t.state for t in trials)
         n_done = counts[TrialState.COMPLETE] + counts[TrialState.PRUNED]
         bound = self.display.n_trials
-        more = (
-            f"; `--trials {n_done * 2}` would let it go on"
-            if self.may_grow and bound is not None and n_done >= bound
-            else ""
-        )
+        waiting, more = counts[TrialState.WAITING], ""
+        if waiting and self.may_grow:
+            more = f"; {waiting} wait{'s'[: waiting == 1]}: `--trials {n_done + waiting}` lets {waiting} more run"
+        elif self.may_grow and bound is not None and n_done >= bound:
+            more = f"; `--trials {n_done * 2}` would let it go on"
         self.display.say(f"study {self.spec.name} is done: {n_done} trial{'s'[: n_done != 1]}{more}")
         if not ranking(self.spec, trials):
             self.display.say("no trial has a value: all of them diverged, failed or were pruned")

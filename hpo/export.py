@@ -88,7 +88,8 @@ def export(spec: StudySpec, options: Namespace) -> int:
     best = best_of(spec, options.storage, workdir)
     say = sys.stdout.write
     what = f"trial {best.number} of {best.study}"
-    say(f"{what}, {spec.metric} {best.value:.4f}, {'confirmed' if best.confirmed else 'not confirmed'}\n")
+    state = "the mean of its seeds, confirmed" if best.confirmed else "not confirmed"
+    say(f"{what}, {spec.metric} {best.value:.4f}, {state}\n")
     trainer = prepared_here(spec, device=options.device, data=options.data)
     folder = workdir / best.study / str(best.number)
     for file in files:

@@ -58,9 +58,13 @@ class Best:
         """The file of its weights.
 
         Raises:
-            UserError: it has none here.
+            UserError: it has none here, or none that ends in .safetensors.
         """
         files = [file for file in self.weights if file.suffix == ".safetensors"]
+        if self.weights and not files:
+            raise UserError(
+                f"trial {self.number} is the best, and none of its weights' files is .safetensors: see weights"
+            )
         if not files:
             raise UserError(f"trial {self.number} is the best, but its weights are not here; is workdir= another one?")
         return files[0]

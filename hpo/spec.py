@@ -59,6 +59,10 @@ class Trainer(Protocol):
     - `side_by_side(candidates) -> Iterable`: pairs of a number of trials at a time, growing from 1, and of what those
       train in a second all together, in threads of one process; measured as they are asked for.
     - `check(params)`: raises ValueError before any trial runs.
+    - `export(workdir, path)`: writes the best network of the trial in `workdir` as `path`, of the kind its suffix says;
+      ValueError for a kind that it can't. Without it there is no champion and `hpo.export` has nothing to write.
+    - `review(workdir) -> Sequence[Mapping]`: sections of a report about that network: `title`, and where wanted `text`,
+      `columns`, `rows`, `pictures` (names of files in `workdir/review`).
     - `seconds() -> Mapping`: how much of the time of all calls so far was no training: `validation`, `checkpoint`.
 
     An optional attribute, `continues_past_epochs`: true where an epoch does not depend on the param `epochs`, so that

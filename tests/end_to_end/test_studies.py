@@ -148,10 +148,12 @@ def test_an_enqueued_configuration_is_the_next_trial_when_the_budget_grows_as_to
     (tmp_path / "params.json").write_text('{"x": 0.123, "kind": "b"}')
 
     enqueued = studies(tmp_path, "--enqueue", str(study), "params.json")
+    over = run(tmp_path, "--study", str(study))
     done = run(tmp_path, "--study", str(study), "--trials", "2")
 
     assert enqueued.returncode == 0, enqueued.stderr
     assert f"python -m hpo.run --study {study} --trials 2" in enqueued.stdout
+    assert "1 trial; 1 waits: `--trials 2` lets 1 more run" in over.stdout
     assert done.returncode == 0, done.stderr
     found = trials(tmp_path, "toy")
     assert [t.state for t in found] == [TrialState.COMPLETE] * 2

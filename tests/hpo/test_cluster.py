@@ -39,8 +39,9 @@ def test_a_place_gets_paths_that_hold_anywhere_and_neither_cluster_nor_secret(tm
 def test_a_cluster_is_rays():
     assert address_of("ray") is None
     assert address_of("ray:head:6379") == "head:6379"
-    with pytest.raises(UserError, match="need ray or ray:ADDRESS"):
-        address_of("slurm")
+    for cluster in ("slurm", "ray:"):
+        with pytest.raises(UserError, match="need ray or ray:ADDRESS"):
+            address_of(cluster)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "nowhere:port", "127.0.0.1:99999999"])

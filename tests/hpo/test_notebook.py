@@ -73,6 +73,18 @@ def test_the_best_model_is_two_lines_away(tmp_path):
     assert study.best.weights == (study.best.path,)
 
 
+def test_weights_of_another_kind_are_said_to_be_so(tmp_path):
+    make_study(tmp_path)
+    file = tmp_path / "trials/toy/1/weights/best.safetensors"
+    file.rename(file.with_suffix(".json"))
+
+    best = loaded(tmp_path).best
+
+    assert best.weights == (file.with_suffix(".json"),)
+    with pytest.raises(UserError, match="none of its weights' files is .safetensors"):
+        _ = best.path
+
+
 def test_the_best_of_a_study_that_minimizes_is_the_least_and_its_missing_weights_are_told(tmp_path):
     make_study(tmp_path, direction="minimize")
 
