@@ -206,18 +206,23 @@ class Leases:
         return rows
 
     def abandoned(self) -> list[int]:
-        """Trials whose owner is gone without a word; they are freed by this."""
+        """Trials whose owner is gone without a word; they are freed by this, and then its file goes."""
         gone = [row for row in self.look() if row.owner is not None and self._is_free(row)]
         for row in gone:
             self.release(Lease(row.trial_id, row.owner, row.token))
+        # While something is owned, its owner's file is the proof that the owner is dead.
+        held = {Path(row.owner_file).name for row in self.look() if row.owner is not None}
+        for file in self.owners.glob(f"{_mark()}-*.owner"):
+            if file.name not in held and not _is_locked(file):
+                file.unlink(missing_ok=True)
         return [row.trial_id for row in gone]
 
     def _is_free(self, row: sa.Row[Any]) -> bool:
         if row.owner is None:
             return True
-        if row.host == this_host() and _is_sure(row):
-            if row.boot != this_boot():
-                return True  # this machine went down since
+        if _is_of_an_earlier_boot(row):
+            return True  # this machine went down since
+        if row.boot == this_boot() and (row.boot or row.host == this_host()):
             places = (Path(row.owner_file), self.owners / Path(row.owner_file).name)
             file = next((place for place in places if place.exists()), None)
             if file is not None:  # else it may lie where only a container, or another job, sees it
@@ -233,9 +238,10 @@ def _is(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
     )
 
 
-def _is_sure(row: sa.Row[Any]) -> bool:
-    """Whether a host's name means one machine: containers of several may have the same name, and no id."""
-    return not row.host.endswith("/") and bool(row.boot)
+def _is_of_an_earlier_boot(row: sa.Row[Any]) -> bool:
+    """Whether this machine has booted since. A host without an id is any of the containers with that name."""
+    is_this_machine = row.host == this_host() and not row.host.endswith("/")
+    return is_this_machine and bool(row.boot) and row.boot != this_boot()
 
 
 def _is_locked(file: Path) -> bool:
@@ -248,11 +254,10 @@ def _is_locked(file: Path) -> bool:
     return False
 
 
-def remove_dead_owners(folder: Path) -> None:
-    """Remove owner files whose process is gone."""
-    for file in folder.glob(f"{_mark()}-*.owner"):  # whether another host's is locked may not be seen from here
-        if not _is_locked(file):
-            file.unlink(missing_ok=True)
+def has_live_owners(folder: Path) -> bool:
+    """Whether a process that owns, or may own, trials is at work in a working folder."""
+    mine = f"{_mark()}-"  # whether another host's is locked may not be seen from here
+    return any(not file.name.startswith(mine) or _is_locked(file) for file in folder.glob("*.owner"))
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from hpo import space
 from hpo.errors import UserError
-from hpo.leases import Leases, remove_dead_owners
+from hpo.leases import Leases, has_live_owners
 from hpo.outbox import Outbox, open_outbox
 from hpo.schedulers.protocol import PAUSED, has_its_epochs
 from hpo.spec import StudySpec, Trainer
@@ -88,7 +88,6 @@ def open_study(
     if n_trials is not None:
         study.set_user_attr("hpo.n_trials", n_trials)
     identity = StudyIdentity(attrs["hpo.study_id"], spec.name, description_of(trainer))
-    remove_dead_owners(leases.owners)
     _own_folder(folder, identity.study_id, leases.owners)
     outbox = open_outbox(outboxes, identity.study_id)
     _settle(spec, study, leases, outbox, identity, str(store), folder)
@@ -137,7 +136,7 @@ def _own_folder(folder: Path, study_id: str, owners: Path) -> None:
         if owner == study_id:
             return
         if any(folder.iterdir()):
-            if any(owners.glob("*.owner")):
+            if has_live_owners(owners):
                 raise UserError(f"{folder} is another study's, and workers are at work here; use another --workdir")
             folder.rename(folder.with_name(f"{folder.name}.before-{owner[:8]}"))
         else:

@@ -56,9 +56,13 @@ def test_a_killed_owner_is_seen_at_once(leases, tmp_path):
     process.stdout.readline()
 
     assert not leases.is_free(1)
+    assert leases.abandoned() == []
     process.kill()
     process.wait()
     assert leases.is_free(1)
+    assert leases.abandoned() == [1]  # whoever opens a study settles it, and what comes after it must see the same
+    assert leases.is_free(1)
+    assert [*(tmp_path / "owners").glob("*.owner")] == []
 
 
 def test_a_new_owner_gets_a_greater_token_and_the_late_one_is_refused(leases, tmp_path):
@@ -128,6 +132,15 @@ def test_an_owner_whose_file_can_not_be_seen_from_here_is_judged_by_its_counter(
         leases.look()
     assert leases.is_free(1)
     assert leases.is_free(2)
+
+
+def test_within_one_kernel_the_file_decides_whatever_a_container_calls_its_host(leases, tmp_path):
+    owner = become_owner(tmp_path / "owners")
+    leases.claim(1, replace(owner, host="fer-0/"))
+
+    assert not leases.is_free(1)
+    owner.lock.release()
+    assert leases.is_free(1)
 
 
 def test_a_worker_frees_all_that_it_owns_and_nothing_of_its_other_lanes(leases, tmp_path):
