@@ -44,7 +44,8 @@ def main() -> int:
         cases, options.turns = cases[:1], 3
     rows = []
     for network, batch in cases:
-        rows.append(_measured(network, batch, options.turns, n_steps=1 if network == "published" else options.steps))
+        n_steps = 1 if network == "published" else max(2, options.images // batch)
+        rows.append(_measured(network, batch, options.turns, n_steps=n_steps))
         print(_line(rows[-1]), flush=True)
     if options.json:
         import torch
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--json", type=Path, metavar="PATH", help="write machine, versions, samples and ratios")
     found.add_argument("--processes", type=int, metavar="N", help="trainings at a time, beside one on all cores")
     found.add_argument("--turns", type=int, default=7, metavar="N")
-    found.add_argument("--steps", type=int, default=4, metavar="N", help="timed together")
+    found.add_argument("--images", type=int, default=512, metavar="N", help="timed together, in two steps at least")
     return found
 
 
