@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data.prepare", description=__doc__)
+    usage = "%(prog)s [PATH] [flags, which --help lists]"
+    parser = argparse.ArgumentParser(prog="python -m data.prepare", usage=usage, description=__doc__)
     parser.add_argument(
         "path", nargs="?", type=Path, help="csv, parquet or npz (also .gz, .zip, .tar.gz), or a folder of them or of "
         "images; default: FER2013_DIR, else ./datasets",

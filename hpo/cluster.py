@@ -206,7 +206,7 @@ class _Places:
                     return given_up
                 continue
             self._say(placed, lines)
-            if lines:
+            if any(line.startswith("[") for line in lines):  # a trial has ended, or paused at a new best
                 self._deaths.pop(placed.slot, None)
             if code is None:
                 placed.next_lines = placed.actor.lines.remote()

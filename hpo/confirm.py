@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from hpo.errors import HpoError, UserError
 from hpo.loading import load_spec
 from hpo.names import OUTBOX, OVER, sibling_name
-from hpo.options import add_places, add_trainer, add_workers, ended, seconds, whole
+from hpo.options import add_places, add_trainer, add_workers, command, ended, seconds, whole
 from hpo.prepared import prepared_here
 from hpo.spec import StudySpec, Trainer
 
@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's flags."""
     found = argparse.ArgumentParser(
         prog="python -m hpo.confirm",
+        usage="%(prog)s --study STUDY [flags, which --help lists]",
         description="Train a study's best configurations, and its baseline, anew on fresh seeds; say which is best, "
         "and how sure that is. The same command goes on with what was interrupted.",
         epilog="exit codes: as of hpo.run",
@@ -108,6 +109,7 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
         HpoError: no such study, no trial with a value, or what `run_study` raises.
     """
     from hpo.conduct import run_study
+    from hpo.notebook import study_id_of
     from hpo.plan import chosen, results, sibling, sibling_seed
     from hpo.storage import existing_store, load_study, study_names
 
@@ -125,7 +127,9 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
             )
     plan = chosen(spec, trials, before, top=top, n_seeds=n_seeds, study_id=study_id)
     if plan is None:
-        raise UserError(f"study {spec.name!r} has no trial with a value yet; python -m hpo.run --study {options.study}")
+        raise UserError(
+            f"study {spec.name!r} has no trial with a value yet; {command('hpo.run', options.study, options)}"
+        )
     say = sys.stdout.write
     if plan.baseline is None:
         say("there is no baseline: the study enqueues nothing, or has not tried it\n")
@@ -170,7 +174,8 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]")
 
     from hpo import confirmation
     from hpo.display import rich_table
-    from hpo.export import delivered
+    from hpo.export import delivered, with_weights
+    from hpo.notebook import study_id_of
     from hpo.outbox import open_outbox
     from hpo.report_claim import confirmed, confirmed_table
     from hpo.storage import existing_store, load_study
@@ -183,6 +188,7 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]")
     said = replace(said, study_id=study_id_of(of))
     confirmation.write(said, folder)  # whatever the trainer does now
     trainer = prepared_here(spec, device=options.device, data=options.data)
+    with_weights(options, beside, said.best.trials)
     said = replace(said, test=test_of(said, beside, trainer, folder))
     file = confirmation.write(said, folder)
     outboxes = [open_outbox(Path(OUTBOX), study.user_attrs["hpo.study_id"]) for study in (of, beside)]
@@ -202,18 +208,6 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]")
     for words in _champion(spec, options, trainer):
         console.print(words, soft_wrap=True)
     return 0
-
-
-def study_id_of(study: "Study") -> str:
-    """By which a study is known to the service.
-
-    Raises:
-        UserError: it was made without it.
-    """
-    study_id = study.user_attrs.get("hpo.study_id")
-    if study_id is None:
-        raise UserError(f"study {study.study_name!r} was not made by hpo.run")
-    return str(study_id)
 
 
 def _champion(spec: StudySpec, options: Namespace, trainer: Trainer) -> Iterator[str]:

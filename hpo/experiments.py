@@ -1,23 +1,56 @@
-"""A study's experiment in MLflow as a whole: found, and deleted."""
+"""A study's experiment in MLflow as a whole: found, fetched from, and deleted."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from hpo.errors import HpoError
-from hpo.tracking import MlflowClient, cause_of
+from hpo.tracking import MlflowClient, cause_of, its_run
+from hpo.urls import sqlite_path
 
 
 def experiment_of(uri: str, study: str) -> str | None:
-    """The id of a study's experiment; None where there is none, or it was deleted.
+    """The id of a study's experiment; None where there is none, or it was deleted. No store is made for the question.
 
     Raises:
         HpoError: MLflow is not reached.
     """
+    if uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
+        return None
     try:
         found = MlflowClient(tracking_uri=uri).get_experiment_by_name(study)
     except Exception as error:  # whatever a transport raises
         raise HpoError(f"MLflow at {uri} is not reached ({cause_of(error)})") from None
     return str(found.experiment_id) if found is not None and found.lifecycle_stage == "active" else None
+
+
+def fetch_weights(uri: str, study: str, study_id: str, number: int, into: Path) -> Path | None:
+    """Fetch the best weights of a trial that another machine has trained from its run.
+
+    Args:
+        uri: where MLflow is.
+        study: its name.
+        study_id: its id.
+        number: of the trial.
+        into: a folder of the caller's.
+
+    Returns:
+        The folder that was fetched, in `into`; None where the run has none.
+
+    Raises:
+        HpoError: MLflow is not reached.
+    """
+    experiment = experiment_of(uri, study)
+    if experiment is None:
+        return None
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        for run in client.search_runs([experiment], its_run(study_id, str(number)), max_results=1):
+            if client.list_artifacts(run.info.run_id, "weights"):
+                return Path(client.download_artifacts(run.info.run_id, "weights", str(into)))
+    except Exception as error:  # whatever a transport raises
+        raise HpoError(f"MLflow at {uri} is not reached ({cause_of(error)})") from None
+    return None
 
 
 def delete_runs(uri: str, study: str, study_id: str) -> tuple[int, int]:

@@ -5,13 +5,14 @@ The best is the confirmed winner; before there is one, the best trial of the sea
 
 import argparse
 import sys
+import tempfile
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo.errors import UserError
+from hpo.errors import HpoError, UserError
 from hpo.loading import load_spec
 from hpo.names import OUTBOX, sibling_name
 from hpo.options import add_places, add_trainer, ended, tracking_uri
@@ -19,6 +20,8 @@ from hpo.prepared import prepared_here
 from hpo.spec import StudySpec, Trainer
 
 if TYPE_CHECKING:
+    from optuna import Study
+
     from hpo.outbox import Outbox
 
 
@@ -32,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's flags."""
     found = argparse.ArgumentParser(
         prog="python -m hpo.export",
+        usage="%(prog)s --study STUDY [flags, which --help lists]",
         description="Write the best network of a study: the confirmed winner's, or else the best trial's, unconfirmed.",
     )
     add = found.add_argument
@@ -84,6 +88,8 @@ def export(spec: StudySpec, options: Namespace) -> int:
             raise UserError(f"{file}: need a name that ends in {suffix}")
         if file is not None and not file.absolute().parent.is_dir():
             raise UserError(f"{file}: the folder {file.absolute().parent} is not there")
+    from hpo.storage import existing_store, load_study
+
     workdir = Path(options.workdir)
     best = best_of(spec, options.storage, workdir)
     say = sys.stdout.write
@@ -91,7 +97,8 @@ def export(spec: StudySpec, options: Namespace) -> int:
     state = "the mean of its seeds, confirmed" if best.confirmed else "not confirmed"
     say(f"{what}, {spec.metric} {best.value:.4f}, {state}\n")
     trainer = prepared_here(spec, device=options.device, data=options.data)
-    folder = workdir / best.study / str(best.number)
+    its_study = load_study(existing_store(options.storage), best.study)
+    folder = with_weights(options, its_study, [best.number]) / str(best.number)
     for file in files:
         if not exported(trainer, folder, file):
             raise UserError(f"the trainer of study {spec.name!r} exports no network")
@@ -144,6 +151,47 @@ def best_of(spec: StudySpec, storage: str, workdir: Path) -> Best:
         configuration=f"{study_id} {best.number}",
         figures={},
     )
+
+
+def with_weights(options: Namespace, study: "Study", numbers: Sequence[int]) -> Path:
+    """The folder of a study's trials; weights that another machine has trained are fetched from MLflow.
+
+    What can't be had is said where it is needed.
+
+    Args:
+        options: where things are.
+        study: the trials'.
+        numbers: of those whose weights are wanted.
+
+    Raises:
+        UserError: the study was not made by the service.
+    """
+    from hpo.notebook import own_folder, study_id_of
+    from hpo.resume import take_folder
+
+    study_id, workdir = study_id_of(study), Path(options.workdir)
+    own = own_folder(study, workdir)
+    missing = [n for n in numbers if own is None or not (own / str(n) / "weights").exists()]
+    if own is not None and not missing:
+        return own
+    folder = own or workdir / study.study_name
+    from hpo.experiments import fetch_weights  # mlflow: 2 s
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".fetched-", dir=workdir) as place:
+            for number in missing:
+                uri = tracking_uri(options.tracking_uri)
+                fetched = fetch_weights(uri, study.study_name, study_id, number, Path(place))
+                if fetched is not None:
+                    if own is None:
+                        take_folder(folder, study_id, workdir / ".owners")
+                    (folder / str(number)).mkdir(exist_ok=True)
+                    fetched.rename(folder / str(number) / "weights")
+    except HpoError as error:
+        sys.stderr.write(f"weights that other machines have trained can't be fetched: {error}\n")
+    # Never another study's of that name: where there is none, one that is not there.
+    return own_folder(study, workdir) or folder.with_name(f"{folder.name}.before-{study_id[:8]}")
 
 
 def exported(trainer: Trainer, folder: Path, file: Path) -> bool:

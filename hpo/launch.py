@@ -151,6 +151,8 @@ class Launcher:
             worker.prepared = True
         elif event["event"] == "lanes":  # whoever takes its place need not find out again
             self.assignment = replace(self.assignment, lanes=event["n"])
+        elif event["event"] == "opened":  # the study keeps its budget from now on; another command may change it
+            self.assignment = replace(self.assignment, n_trials=None)
         elif event["event"] == "error":
             worker.said = str(event["text"])
         elif event["event"] == "ended" or (event["event"] == "epoch" and event["new"]):

@@ -32,6 +32,7 @@ RENEW_SECONDS = 5.0
 GRACE_SECONDS = 30.0
 SURE_SECONDS = 1.0
 """How long a lease that was just looked at is sure: it takes many times as long to be lost."""
+_LOCK_SECONDS = 10.0
 LOOKING_SECONDS = 15.0
 """Whoever has not looked for so long has not seen whether a counter moved: the store, or the looker, was away."""
 
@@ -73,9 +74,9 @@ class Owner:
     lock: FileLock
 
     def leave(self) -> None:
-        """Give the file up: the worker ends in order."""
-        self.lock.release()
+        """Give the file up: nothing is owned any more."""
         self.file.unlink(missing_ok=True)
+        self.lock.release()
 
 
 def this_host() -> str:
@@ -105,7 +106,7 @@ def become_owner(folder: Path, name: str | None = None) -> Owner:
     name = name or uuid.uuid4().hex
     file = (folder / f"{_mark()}-{name}.owner").absolute()
     lock = FileLock(file, fallback_to_soft=False)
-    lock.acquire(timeout=0)
+    lock.acquire(timeout=_LOCK_SECONDS)  # somebody may be looking whether it is locked
     return Owner(name, this_host(), this_boot(), file, lock)
 
 
@@ -168,7 +169,9 @@ class Leases:
         with self.engine.begin() as connection:
             trials = list(connection.scalars(sa.select(_leases.c.trial_id).where(its)))
             connection.execute(_leases.update().where(its).values(owner=None))
-            return trials
+        for file in self.owners.glob(f"{_mark()}-{owner}*.owner"):
+            _remove_unlocked(file)
+        return trials
 
     def drop(self, trial_id: int) -> None:
         """Forget a trial's lease: it has ended."""
@@ -193,6 +196,10 @@ class Leases:
         rows = {row.trial_id: row for row in self.look()}
         return {i for i in trial_ids if i not in rows or self._is_free(rows[i])}
 
+    def only_counted(self) -> dict[int, tuple[str, int, int]]:
+        """Trials whose owner can't be seen from here, each with what changes while that lives: that alone tells."""
+        return {row.trial_id: (row.owner, row.token, row.counter) for row in self.look() if self._proof(row) is None}
+
     def look(self) -> Sequence[sa.Row[Any]]:
         """All leases; counters that stand still are seen to by whoever looks often enough."""
         with self.engine.begin() as connection:
@@ -210,24 +217,29 @@ class Leases:
         gone = [row for row in self.look() if row.owner is not None and self._is_free(row)]
         for row in gone:
             self.release(Lease(row.trial_id, row.owner, row.token))
-        # While something is owned, its owner's file is the proof that the owner is dead.
-        held = {Path(row.owner_file).name for row in self.look() if row.owner is not None}
-        for file in self.owners.glob(f"{_mark()}-*.owner"):
-            if file.name not in held and not _is_locked(file):
-                file.unlink(missing_ok=True)
+        # Not before: while something is owned, its owner's file is the proof that the owner is dead.
+        for name in {Path(row.owner_file).name for row in gone}:
+            _remove_unlocked(self.owners / name)
         return [row.trial_id for row in gone]
 
     def _is_free(self, row: sa.Row[Any]) -> bool:
+        proof = self._proof(row)
+        return proof if proof is not None else self.clock() - self._seen[row.trial_id][1] >= GRACE_SECONDS
+
+    def _proof(self, row: sa.Row[Any]) -> bool | None:
+        """Whether a trial surely has no live owner; None where that can't be seen from here."""
         if row.owner is None:
             return True
         if _is_of_an_earlier_boot(row):
             return True  # this machine went down since
         if row.boot == this_boot() and (row.boot or row.host == this_host()):
-            places = (Path(row.owner_file), self.owners / Path(row.owner_file).name)
-            file = next((place for place in places if place.exists()), None)
-            if file is not None:  # else it may lie where only a container, or another job, sees it
-                return not _is_locked(file)
-        return self.clock() - self._seen[row.trial_id][1] >= GRACE_SECONDS
+            for place in (Path(row.owner_file), self.owners / Path(row.owner_file).name):
+                try:
+                    if place.exists():  # else it may lie where only a container, or another job, sees it
+                        return not _is_locked(place)
+                except OSError:  # another user's
+                    continue
+        return None
 
 
 def _is(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
@@ -252,6 +264,19 @@ def _is_locked(file: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+def _remove_unlocked(file: Path) -> None:
+    """Remove a file that nobody has locked; with its lock held, so that nobody comes to have a file that is gone."""
+    if not file.exists():
+        return
+    lock = FileLock(file, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return
+    file.unlink(missing_ok=True)
+    lock.release()
 
 
 def has_live_owners(folder: Path) -> bool:

@@ -152,10 +152,13 @@ def open_mirror(url: str, study: str) -> Mirror:
         study: its name with its id: another study of that name has trials of the same numbers.
 
     Raises:
-        UserError: fsspec knows no such kind of URL, a package for it is missing, or the place can't be written.
+        UserError: fsspec knows no such kind of URL, a package for it is missing, the place can't be written, or it is
+            this process's memory.
     """
     import fsspec
 
+    if url.startswith("memory:"):
+        raise UserError(f"--workdir {url!r} is gone when this process ends, and no other one sees it")
     try:
         files, root = fsspec.core.url_to_fs(url)
         found = Mirror(files, f"{root.rstrip('/')}/{study}")

@@ -4,6 +4,8 @@ OUTBOX = "outbox"
 """The folder of outboxes, in the working folder."""
 OVER = "hpo.over"
 """The study's attribute that says why it is at its end, and under which budget."""
+DEFAULT_URL = "sqlite:///hpo.db"
+"""The Optuna store, unless it is said."""
 STORAGE_VARIABLE = "HPO_STORAGE"
 """Brings a process its `--storage`, which may hold a password: everybody on a machine may read arguments."""
 

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 
 from hpo.errors import UserError
 from hpo.leases import Leases
-from hpo.names import OUTBOX, OVER
+from hpo.names import DEFAULT_URL, OUTBOX, OVER
 from hpo.options import size_of, study_name
 from hpo.outbox import open_outbox
 from hpo.plan import trials_less_kept
@@ -30,7 +30,7 @@ from hpo.spec import StudySpec
 from hpo.storage import Store, existing_store, study_names
 from hpo.storage import load_study as stored
 from hpo.tracked import ranking
-from hpo.urls import DEFAULT_URL, is_sqlite, sqlite_path
+from hpo.urls import is_sqlite, sqlite_path
 
 STUDY_ID = "hpo.study_id"
 FACTS = "hpo.facts"
@@ -173,6 +173,18 @@ def yardstick(study: optuna.Study) -> StudySpec:
         value=facts.get("value", "best"),
         direction="minimize" if minimized else "maximize",
     )
+
+
+def study_id_of(study: optuna.Study) -> str:
+    """By which a study is known to the service.
+
+    Raises:
+        UserError: it was made without it.
+    """
+    study_id = study.user_attrs.get(STUDY_ID)
+    if study_id is None:
+        raise UserError(f"study {study.study_name!r} was not made by hpo.run")
+    return str(study_id)
 
 
 def own_folder(study: optuna.Study, workdir: Path) -> Path | None:

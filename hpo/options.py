@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import socket
 import stat
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full
+from hpo.names import DEFAULT_URL
 
 if TYPE_CHECKING:  # optuna takes half a second to import, and `--help` needs none of it
     from optuna import Study
@@ -21,6 +23,7 @@ if TYPE_CHECKING:  # optuna takes half a second to import, and `--help` needs no
     from hpo.spec import StudySpec
 
 MAX_WORKERS = 256
+WORKDIR = "trials"
 
 log = logging.getLogger("hpo")
 
@@ -35,20 +38,20 @@ def add_places(parser: argparse.ArgumentParser) -> None:
 def add_workdir(parser: argparse.ArgumentParser) -> None:
     """Add the flag that says where trials' files are: `workdir` here; `mirror` where they are copied to, or None."""
     words = "folder of the trials' files [./trials]; a URL (s3://…): they are copied there, for other machines to go on"
-    parser.add_argument("--workdir", default="trials", action=_Workdir, metavar="DIR", help=words)
+    parser.add_argument("--workdir", default=WORKDIR, action=_Workdir, metavar="DIR", help=words)
     parser.set_defaults(mirror=None)
 
 
 class _Workdir(argparse.Action):
     def __call__(self, _parser: Any, namespace: argparse.Namespace, values: Any, _option: Any = None) -> None:
         is_url = "://" in values
-        namespace.mirror, namespace.workdir = (values, "trials") if is_url else (None, values)
+        namespace.mirror, namespace.workdir = (values, WORKDIR) if is_url else (None, values)
 
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
     """Add the flag that says where the Optuna store is."""
-    words = "the Optuna store [sqlite:///hpo.db]"
-    parser.add_argument("--storage", default="sqlite:///hpo.db", metavar="URL", help=words)
+    words = f"the Optuna store [{DEFAULT_URL}]"
+    parser.add_argument("--storage", default=DEFAULT_URL, metavar="URL", help=words)
 
 
 def add_tracking(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +74,20 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=worker_count, metavar="N", help=words)
     words = "trials at a time in each worker [1 where workers are counted, else what is measured to be fastest]"
     parser.add_argument("--workers-per-device", type=whole(MAX_WORKERS), metavar="K", help=words)
+
+
+def command(module: str, study: str, options: argparse.Namespace, *flags: str) -> str:
+    """A command to be given next, or by another person: at the places that this one was given, without passwords."""
+    from hpo.urls import shown  # sqlalchemy: `--help` needs none of it
+
+    words = ["python", "-m", module, "--study", study, *flags]
+    for flag in ("storage", "data", "device", "workdir", "tracking_uri"):
+        given = getattr(options, flag, None)
+        if given is not None and given != {"storage": DEFAULT_URL, "workdir": WORKDIR}.get(flag):
+            words += [f"--{flag.replace('_', '-')}", shown(str(given))]
+    if getattr(options, "mirror", None) is not None:
+        words += ["--workdir", shown(options.mirror)]
+    return shlex.join(words)
 
 
 def tracking_uri(given: str | None) -> str:

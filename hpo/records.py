@@ -21,7 +21,7 @@ from hpo.drawing import mark_undrawn
 from hpo.errors import LeaseLostError
 from hpo.leases import SURE_SECONDS, Lease, Leases
 from hpo.outbox import Outbox
-from hpo.schedulers.protocol import DROPPED, ENDED, PAUSED, SECONDS, has_its_epochs, params_of, trial_value
+from hpo.schedulers.protocol import DROPPED, ENDED, PAUSED, RESTED, SECONDS, has_its_epochs, params_of, trial_value
 from hpo.seeds import configuration_key
 from hpo.spec import StudySpec
 from hpo.storage import Store
@@ -143,6 +143,8 @@ class Records:
             self._note_times(lease, trial, times)
             if words == PAUSED and trial.user_attrs.get(DROPPED):
                 self._set(lease.trial_id, DROPPED, 0)  # it is there again
+            if words == PAUSED:
+                self._set(lease.trial_id, RESTED, len(trial.intermediate_values))
             rest_run(self.outbox, trial.number, words)
             self.leases.release(lease)
 

@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's flags: those of `hpo.run` that say where things are."""
     found = argparse.ArgumentParser(
         prog="python -m hpo.report",
+        usage="%(prog)s --study STUDY [flags, which --help lists]",
         description="Say which configuration of a study won, by how much, and how sure that is.",
         epilog="exit codes: 0 done, MLflow not reached; 1 else; 2 something for you to mend; 74 disk full; "
         "130 interrupted",
@@ -97,9 +98,10 @@ def _summarize(console: "Console", facts: "Facts", review: str) -> None:
 
     from hpo.display import rich_table
     from hpo.report_claim import best_table, claim, confirmed_table
+    from hpo.report_facts import confirm_command
     from hpo.report_times import saved_words, times_table
 
-    for sentence in claim(facts.spec, facts.ranked, facts.confirmation, facts.study):
+    for sentence in claim(facts.spec, facts.ranked, facts.confirmation, confirm_command(facts)):
         console.print(Text(sentence), soft_wrap=True)
     first = confirmed_table(facts.confirmation) if facts.confirmation else best_table(facts.spec, facts.ranked, 5)
     for found in (first, times_table(facts.trials)):

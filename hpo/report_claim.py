@@ -1,7 +1,6 @@
 """What a report says first: which configuration is best, by how much, and how sure that is; beside it the paper's."""
 
 import math
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,14 +33,14 @@ PAPER_ROWS = (
 training loss."""
 
 
-def claim(spec: StudySpec, ranked: Sequence[FrozenTrial], confirmation: Confirmation | None, study: str) -> list[str]:
+def claim(spec: StudySpec, ranked: Sequence[FrozenTrial], confirmation: Confirmation | None, confirm: str) -> list[str]:
     """The claim, in a few sentences; the first says which configuration is best.
 
     Args:
         spec: of the study.
         ranked: trials whose values count, best first.
         confirmation: of its best configurations, where there is one.
-        study: what `--study` named.
+        confirm: the command that makes one.
     """
     if confirmation is not None:
         return confirmed(confirmation)
@@ -63,14 +62,9 @@ def claim(spec: StudySpec, ranked: Sequence[FrozenTrial], confirmation: Confirma
         )
     words.append(
         "This is the search's best and is not confirmed: the best of many looks better than it is. "
-        f"To train it anew, on fresh seeds: {confirm_command(study)}"
+        f"To train it anew, on fresh seeds: {confirm}"
     )
     return words
-
-
-def confirm_command(study: str) -> str:
-    """What confirms a study's best configurations."""
-    return f"python -m hpo.confirm --study {shlex.quote(study)}"
 
 
 def confirmed(found: Confirmation) -> list[str]:

@@ -3,7 +3,6 @@
 import json
 import logging
 import platform
-import shlex
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ from hpo import confirmation
 from hpo.commit import git_commit
 from hpo.confirmation import Confirmation
 from hpo.names import OVER, sibling_name
+from hpo.notebook import own_folder
+from hpo.options import command
 from hpo.outbox import PARENT, Outbox
 from hpo.report_values import NONE, Table
 from hpo.spec import StudySpec
 from hpo.tracked import ranking
-from hpo.urls import shown
 
 log = logging.getLogger("hpo")
 
@@ -45,6 +45,7 @@ class Facts:
         tags: of the run that is to be reproduced; empty where this folder has no outbox of the study.
         dataset: as MLflow has it; empty likewise.
         options: of the command line.
+        folder: of the study's trials; None where it is not here.
     """
 
     spec: StudySpec
@@ -56,6 +57,7 @@ class Facts:
     tags: Mapping[str, str]
     dataset: Mapping[str, Any]
     options: Namespace
+    folder: Path | None
 
     @property
     def is_over(self) -> bool:
@@ -80,6 +82,7 @@ def gather(spec: StudySpec, study: Study, outbox: Outbox | None, options: Namesp
         tags=opened.get("tags") or {},
         dataset=opened.get("dataset") or {},
         options=options,
+        folder=own_folder(study, Path(options.workdir)),
     )
 
 
@@ -99,8 +102,8 @@ def best_folder(facts: Facts) -> Path | None:
     """The folder of the trial whose network is best."""
     if facts.confirmation is not None:
         return confirmed_folder(facts.spec, facts.options) / str(facts.confirmation.champion)
-    if facts.ranked:
-        return Path(facts.options.workdir) / facts.spec.name / str(facts.ranked[0].number)
+    if facts.ranked and facts.folder is not None:
+        return facts.folder / str(facts.ranked[0].number)
     return None
 
 
@@ -125,18 +128,15 @@ def failures_table(trials: Sequence[FrozenTrial]) -> Table | None:
     return Table(["trial", "reason"], rows, f"And {more} more." if more else "")
 
 
-def command(facts: Facts) -> str:
+def run_command(facts: Facts) -> str:
     """The command that makes the same study anew, in an empty folder."""
-    words = ["python", "-m", "hpo.run", "--study", facts.study]
-    if (budget := facts.attrs.get("hpo.n_trials")) is not None:
-        words += ["--trials", str(budget)]
-    for flag in ("storage", "data", "device", "workdir", "tracking_uri"):
-        given = getattr(facts.options, flag)
-        if given is not None and given != {"storage": "sqlite:///hpo.db", "workdir": "trials"}.get(flag):
-            words += [f"--{flag.replace('_', '-')}", shown(str(given))]  # the page is sent around
-    if facts.options.mirror is not None:
-        words += ["--workdir", shown(facts.options.mirror)]
-    return shlex.join(words)
+    budget = facts.attrs.get("hpo.n_trials")
+    return command("hpo.run", facts.study, facts.options, *([] if budget is None else ["--trials", str(budget)]))
+
+
+def confirm_command(facts: Facts) -> str:
+    """The command that trains the study's best configurations anew."""
+    return command("hpo.confirm", facts.study, facts.options)
 
 
 def reproduction_table(facts: Facts) -> Table:

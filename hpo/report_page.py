@@ -12,8 +12,8 @@ import jinja2
 import plotly.offline
 from markupsafe import Markup, escape
 
-from hpo.report_claim import best_table, claim, confirm_command, confirmed_table, paper_table
-from hpo.report_facts import Facts, command, failures_table, reproduction_table
+from hpo.report_claim import best_table, claim, confirmed_table, paper_table
+from hpo.report_facts import Facts, confirm_command, failures_table, reproduction_table, run_command
 from hpo.report_figures import figures, time_figures
 from hpo.report_plots import Figure
 from hpo.report_review import Review
@@ -43,10 +43,10 @@ def page(facts: Facts, review: Review) -> str:
         "name": spec.name,
         "subtitle": f"{spec.direction} the {spec.value} {spec.metric}",
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "claim": claim(spec, facts.ranked, confirmed, facts.study),
+        "claim": claim(spec, facts.ranked, confirmed, confirm_command(facts)),
         "tiles": list(_tiles(facts)),
         "confirmed": None if confirmed is None else confirmed_table(confirmed),
-        "confirm_command": confirm_command(facts.study),
+        "confirm_command": confirm_command(facts),
         "paper": paper_table(spec, facts.dataset.get("name")),
         "search": search,
         "times": times,
@@ -55,7 +55,7 @@ def page(facts: Facts, review: Review) -> str:
         "review": review,
         "best": best_table(spec, facts.ranked, N_BEST) if facts.ranked else None,
         "failures": failures_table(facts.trials),
-        "command": command(facts),
+        "command": run_command(facts),
         "reproduction": reproduction_table(facts),
         "plotly": _plotly([*search, *times]),
     }

@@ -88,7 +88,7 @@ def open_study(
     if n_trials is not None:
         study.set_user_attr("hpo.n_trials", n_trials)
     identity = StudyIdentity(attrs["hpo.study_id"], spec.name, description_of(trainer))
-    _own_folder(folder, identity.study_id, leases.owners)
+    take_folder(folder, identity.study_id, leases.owners)
     outbox = open_outbox(outboxes, identity.study_id)
     _settle(spec, study, leases, outbox, identity, str(store), folder)
     budget = n_trials if n_trials is not None else attrs.get("hpo.n_trials", spec.n_trials)
@@ -124,7 +124,7 @@ def _refuse_changes(spec: StudySpec, study: optuna.Study, before: Mapping[str, A
         )
 
 
-def _own_folder(folder: Path, study_id: str, owners: Path) -> None:
+def take_folder(folder: Path, study_id: str, owners: Path) -> None:
     """Make the trials' folder this study's: that of another study of the same name is moved aside, ours moved back.
 
     Raises:
@@ -210,7 +210,7 @@ def enqueued_params(spec: StudySpec, position: int) -> Mapping[str, Any]:
         trial = study.ask()
         try:
             params = spec.suggest(trial)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise UserError(f"enqueue[{position}]: {error}") from None
     for name, value in enqueued.items():
         if name not in trial.params:

@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's flags. They say where and how much; what is searched stands in the study's module."""
     found = argparse.ArgumentParser(
         prog="python -m hpo.run",
+        usage="%(prog)s --study STUDY [flags, which --help lists]",
         allow_abbrev=False,
         description="Start a study, or go on with it, whatever ended it last time.",
         epilog="exit codes: 0 done, budget or timeout reached; 1 else; 2 something for you to mend; 74 disk full; "

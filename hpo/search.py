@@ -14,6 +14,7 @@ from hpo.leases import Lease, Owner
 from hpo.names import OVER
 from hpo.objective import Workplace, run_trial
 from hpo.records import Records
+from hpo.schedulers.proposals import has_fixed
 from hpo.schedulers.protocol import (
     DECISIONS,
     ENDED,
@@ -130,7 +131,9 @@ def _next(
     if math.isfinite(left):
         place.stopping.deadline = time.monotonic() + left / (1 + at_work)
     said = records.study.user_attrs.get(OVER)
-    if said is not None and said["budget"] == budget:  # it was at its end, and was killed amid ending its trials
+    is_over = said is not None and said["budget"] == budget
+    if said is not None and is_over and not (history.may_start() and has_fixed(spec, history)):
+        # It was at its end, and was killed amid ending its trials.
         return Wait() if at_work else _over(records, trials, paused, owner, said["reason"], budget)
     if interrupted := resting - paused:  # what was decided before comes first
         return records.leases.claim(trials[min(interrupted)]._trial_id, owner)  # noqa: SLF001

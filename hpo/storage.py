@@ -20,8 +20,9 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, Operationa
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from hpo.errors import DiskFullError, LockLostError, UserError, disk_is_full
+from hpo.names import DEFAULT_URL
 from hpo.sqlite import begin_immediate, file_lock, make_once, refuse_network
-from hpo.urls import DEFAULT_URL, is_sqlite, masked, sqlite_path
+from hpo.urls import is_sqlite, masked, sqlite_path
 
 log = logging.getLogger("hpo")
 

@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from hpo.options import (
     add_places,
     bytes_in_words,
     check_configurations,
+    command,
     ended,
     freed_with,
     read_configurations,
@@ -35,8 +37,11 @@ if TYPE_CHECKING:  # optuna takes half a second to import, and `--help` needs no
     from optuna import Study
     from optuna.trial import FrozenTrial
 
+    from hpo.leases import Leases
     from hpo.spec import StudySpec
     from hpo.storage import Store
+
+_LOOK_SECONDS = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's flags; without any it lists the studies."""
     found = argparse.ArgumentParser(
         prog="python -m hpo.studies",
+        usage="%(prog)s [flags, which --help lists]",
         description="List a store's studies; delete one, enqueue in one, or let go of files that one no longer needs.",
         epilog="NAME is a study's name, or the .py file that declares it. Exit codes: 0 done; 1 else; 2 something for "
         "you to mend",
@@ -105,14 +111,15 @@ def delete(options: Namespace) -> int:
         UserError: no such study, a worker is at it, or nobody said yes.
         HpoError: MLflow is not reached.
     """
-    from hpo.notebook import STUDY_ID, find_stored, own_folder
+    from hpo.notebook import STUDY_ID, find_stored, leases_of, own_folder
     from hpo.storage import existing_store, study_names
 
     workdir = Path(options.workdir)
     store = existing_store(options.storage)
     study = find_stored(store, study_name(options.delete))
     name, study_id = study.study_name, study.user_attrs.get(STUDY_ID)
-    _refuse_at_work(store, study, workdir)
+    leases = leases_of(store, workdir)
+    _refuse_at_work(leases, study, patient=True)
     n_trials, folder = len(study.get_trials(deepcopy=False)), own_folder(study, workdir)
     size = f", {bytes_in_words(size_of(folder))} in {folder}" if folder is not None else ""
     if not options.yes and not _agreed(f"delete study {name!r}: {n_trials} trials{size}, and its runs in MLflow?"):
@@ -122,7 +129,7 @@ def delete(options: Namespace) -> int:
         if study_id is not None:
             _delete_runs(_tracked_at(options, study_id), name, study_id)
             _delete_files(workdir, folder, study_id)
-    _delete_rows(store, study, workdir)
+    _delete_rows(store, study, leases)
     sys.stdout.write(f"study {name} is deleted: {n_trials} trials{size}\n")
     if (beside := sibling_name(name)) in study_names(store):
         sys.stdout.write(f"what confirmed it, study {beside}, stays: --delete {beside}\n")
@@ -165,13 +172,36 @@ def _alone(study: "Study") -> Iterator[None]:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _refuse_at_work(store: "Store", study: "Study", workdir: Path) -> None:
-    from hpo.notebook import leases_of, live_in
+def _refuse_at_work(leases: "Leases | None", study: "Study", *, patient: bool = False) -> None:
+    """Refuse to touch a study at which somebody works.
 
-    if live := live_in(leases_of(store, workdir), study.get_trials(deepcopy=False)):
-        raise UserError(
-            f"study {study.study_name!r} is at work: a worker is at trial {', '.join(map(str, live))}; end it first"
-        )
+    Args:
+        leases: beside its store.
+        study: that is meant.
+        patient: whether to look for as long as it takes to see that another machine's worker is dead.
+
+    Raises:
+        UserError: somebody does.
+    """
+    from hpo.leases import GRACE_SECONDS
+    from hpo.notebook import live_in
+
+    trials = study.get_trials(deepcopy=False)
+    live = live_in(leases, trials)
+    if not live or leases is None:
+        return
+    its = {t._trial_id for t in trials}  # noqa: SLF001
+    at_first = {trial_id: stamp for trial_id, stamp in leases.only_counted().items() if trial_id in its}
+    words = f"trial {', '.join(map(str, live))}"
+    if patient and len(live) == len(at_first):
+        sys.stderr.write(f"{words}: its worker can't be seen from here; after {GRACE_SECONDS:.0f} s it is known dead\n")
+        until = time.monotonic() + GRACE_SECONDS + 2 * _LOOK_SECONDS
+        while time.monotonic() < until and at_first.items() <= leases.only_counted().items():
+            if not live_in(leases, study.get_trials(deepcopy=False)):
+                leases.abandoned()
+                return
+            time.sleep(_LOOK_SECONDS)
+    raise UserError(f"study {study.study_name!r} is at work: a worker is at {words}; end it first")
 
 
 def _tracked_at(options: Namespace, study_id: str) -> str:
@@ -209,14 +239,11 @@ def _delete_files(workdir: Path, folder: Path | None, study_id: str) -> None:
         (Path(OUTBOX) / f"{study_id}{end}").unlink(missing_ok=True)
 
 
-def _delete_rows(store: "Store", study: "Study", workdir: Path) -> None:
+def _delete_rows(store: "Store", study: "Study", leases: "Leases | None") -> None:
     import optuna
 
-    from hpo.notebook import leases_of
-
     with store.lock():
-        _refuse_at_work(store, study, workdir)  # one may have begun meanwhile
-        leases = leases_of(store, workdir)
+        _refuse_at_work(leases, study)  # one may have begun meanwhile
         if leases is not None:
             for trial in study.get_trials(deepcopy=False):
                 leases.drop(trial._trial_id)  # noqa: SLF001  ids are given anew: the next trial's must have no past
@@ -258,26 +285,28 @@ def enqueue(options: Namespace) -> int:
     numbers = ", ".join(str(t.number) for t in trials[-len(configurations) :])
     n = len(configurations)
     sys.stdout.write(
-        f"enqueued as trial{'s'[: n != 1]} {numbers} of study {spec.name}; {_when(spec, study, trials, given)}\n"
+        f"enqueued as trial{'s'[: n != 1]} {numbers} of study {spec.name}; {_when(spec, study, trials, options)}\n"
     )
     return 0
 
 
-def _when(spec: "StudySpec", study: "Study", trials: Sequence["FrozenTrial"], given: str) -> str:
+def _when(spec: "StudySpec", study: "Study", trials: Sequence["FrozenTrial"], options: Namespace) -> str:
     """When what is enqueued will run, in words: a budget that is used up must grow first."""
     from hpo.schedulers.protocol import History, seconds_left
 
-    command = f"python -m hpo.run --study {shlex.quote(given)}"
+    def run(*flags: str) -> str:
+        return command("hpo.run", options.enqueue[0], options, *flags)
+
     budget = study.user_attrs.get("hpo.n_trials", spec.n_trials)
     history = History(spec, budget, trials)
     if seconds_left(spec, trials) < 0.5:
-        return f"its {spec.timeout_seconds:g} seconds are used up: raise timeout_seconds in its file, then {command}"
+        return f"its {spec.timeout_seconds:g} seconds are used up: raise timeout_seconds in its file, then {run()}"
     if history.epochs_left() == 0:
-        return f"its {spec.n_epochs} epochs are used up: raise n_epochs in its file, then {command}"
+        return f"its {spec.n_epochs} epochs are used up: raise n_epochs in its file, then {run()}"
     wanted = history.n_started() + sum(t.state.name == "WAITING" for t in trials)
     if budget is not None and wanted > budget:
-        return f"its budget of {budget} trials has no room for all that wait: {command} --trials {wanted}"
-    return f"to be run with the next {command}"
+        return f"its budget of {budget} trials has no room for all that wait: {run('--trials', str(wanted))}"
+    return f"to be run with the next {run()}"
 
 
 def prune_files(options: Namespace) -> int:

@@ -55,7 +55,10 @@ def check_uri(uri: str) -> str:
     Raises:
         UserError: it can't be a tracking URI, holds a password, or its store is another version's.
     """
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise UserError(f"--tracking-uri is no URI ({error}), need sqlite:///FILE or http://HOST:PORT") from None
     if parts.password or (parts.username and parts.scheme.startswith("http")):
         raise UserError(
             "--tracking-uri must hold no user and password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -217,10 +220,7 @@ class Tracker:
             self._client.log_inputs(run_id, datasets=[_dataset_input(payload["dataset"])])
 
     def _find(self, run: str) -> str | None:
-        which = "tags.`hpo.kind` = 'study'" if run == PARENT else f"tags.`optuna.trial_number` = '{run}'"
-        found = self._client.search_runs(
-            [self._experiment()], f"tags.`hpo.study_id` = '{self.study_id}' and {which}", max_results=1
-        )
+        found = self._client.search_runs([self._experiment()], its_run(self.study_id, run), max_results=1)
         return found[0].info.run_id if found else None
 
     def _create(self, payload: Mapping[str, Any], parent: Mapping[str, str], timestamp_ms: int) -> str:
@@ -317,6 +317,12 @@ class Tracker:
                 "this folder was moved: MLflow looks for artifacts in %s; make them seen again with "
                 "`mkdir -p %s && ln -s %s %s`", then, then.parent, now, then,
             )  # fmt: skip
+
+
+def its_run(study_id: str, run: str) -> str:
+    """The search for a trial's run, or the study's own, in the study's experiment."""
+    which = "tags.`hpo.kind` = 'study'" if run == PARENT else f"tags.`optuna.trial_number` = '{run}'"
+    return f"tags.`hpo.study_id` = '{study_id}' and {which}"
 
 
 def cause_of(error: BaseException) -> str:

@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's flags."""
     found = argparse.ArgumentParser(
         prog="python -m hpo.ui",
+        usage="%(prog)s --study STUDY [flags, which --help lists]",
         description="Look at a study while it runs, in the browser; Ctrl-C ends it, and leaves the study alone.",
         epilog="exit codes: 0 ended by Ctrl-C; 1 else; 2 something for you to mend; 143 ended by SIGTERM",
     )
@@ -118,6 +119,7 @@ def _served(options: Namespace, name: str, servers: "list[Server]", stop: "Stop"
     if uri.startswith("http"):
         mlflow_address = uri.rstrip("/")
     else:
+        sys.stderr.write("MLflow is being started\n")  # that takes it ten seconds and more
         server = start_mlflow(uri, options.port or free_port(MLFLOW_PORT))
         servers.append(server)
         mlflow_address = server.address

@@ -6,8 +6,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from hpo.errors import UserError
-
-DEFAULT_URL = "sqlite:///hpo.db"
+from hpo.names import DEFAULT_URL
 
 
 def is_sqlite(url: str) -> bool:

@@ -4,6 +4,7 @@ It reads its assignment as a line of JSON from its input, says what happens as l
 as on SIGTERM when its input ends: then whoever started it is gone.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -278,7 +279,11 @@ def _lane(
         place = Workplace(records, make_pruner(spec), trainer, stopping, emit, mirror)
         return search(place, make_scheduler(spec), owner, opened.n_trials)
     finally:
-        owner.leave()
+        # While something is owned, its file proves that the owner is gone: where the store is away or full, it stays.
+        with contextlib.suppress(*STORE_ERRORS):
+            leases.release_all(owner)
+            owner.file.unlink(missing_ok=True)
+        owner.lock.release()
 
 
 def _of_lane(emit: Emit, number: int) -> Emit:

@@ -46,7 +46,7 @@ class CapturedSteps:
         self._order = torch.zeros(len(faces.labels), dtype=torch.int64, device=device)
         self._batch = torch.arange(hyperparameters.batch_size, device=device)
         self._cursor = torch.zeros((), dtype=torch.int64, device=device)
-        self._updates = torch.tensor(float(state.updates), device=device)
+        self._updates = torch.tensor(state.updates, dtype=torch.int64, device=device)
         # Masks are a function of the trial's seed and the number of updates: what goes on needs no other state.
         self._seed = torch.tensor(state.masks.initial_seed() + state.updates, dtype=torch.int64, device=device)
         self._loss_sum = torch.zeros((), device=device)

@@ -41,6 +41,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     """The flags that `recognize` reads."""
     found = argparse.ArgumentParser(
         prog=program,
+        usage="%(prog)s PATH … [flags, which --help lists]",
         description=description,
         epilog="exit codes: 0 done; 2 something for you to mend (the other photos are recognised all the same); "
         "130 interrupted",

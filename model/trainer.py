@@ -117,7 +117,8 @@ class FaceTrainer:
         checkpoints = CheckpointFolder(Path(workdir) / "checkpoints")
         fingerprint = self._fingerprint(hyperparameters, seed)
         state, progress = self._fresh(hyperparameters, seed), Progress()
-        threads, n_parts = self._resume(checkpoints, fingerprint, state, progress)
+        with self._counted("checkpoint"):
+            threads, n_parts = self._resume(checkpoints, fingerprint, state, progress)
         n_parts = n_parts or self._n_parts(hyperparameters)
         torch.set_num_threads(threads)
         try:
@@ -150,7 +151,6 @@ class FaceTrainer:
     ) -> Iterator[dict[str, float]]:
         kept_at, n_images = time.monotonic(), len(self._training.labels)
         unkept: Payload | None = None
-        ended = False
         try:
             for metrics in train_epochs(
                 state, self._training, self._validation, hyperparameters, self.compute, self.stop, n_parts
@@ -164,19 +164,15 @@ class FaceTrainer:
                         checkpoints.save(unkept, state.epoch, (progress.best_epoch, progress.best_weights))
                     unkept, kept_at = None, time.monotonic()
                 yield metrics
-            ended = not self.stop()
-        except GeneratorExit:
-            ended = True
-            raise
         finally:
             with self._counted("checkpoint"):
                 if unkept is not None:
                     checkpoints.save(unkept, len(progress.history), (progress.best_epoch, progress.best_weights))
-                if ended and progress.history:
+                if progress.history:  # one that was stopped may never go on: its study may be at its end
                     self._write_results(workdir, hyperparameters, progress, checkpoints)
 
     def seconds(self) -> dict[str, float]:
-        """How long all calls of `train` so far took in validation, and in writing checkpoints and results."""
+        """How long all calls of `train` so far took in validation, and with checkpoints and results."""
         return dict(self._seconds)
 
     @contextmanager

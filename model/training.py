@@ -53,6 +53,7 @@ def train_epochs(
         validated = (math.nan, state.confusion) if diverged else validate(state.network, validation, compute, stop)
         if validated is None:
             return
+        diverged = not math.isfinite(validated[0])  # of the last update, perhaps: its logits have no greatest
         state.epoch += 1
         state.confusion = validated[1]
         yield {
@@ -65,7 +66,7 @@ def train_epochs(
             "images_per_second": n_images / seconds,
             "epoch_seconds": time.perf_counter() - began,
         }
-        if diverged or not math.isfinite(validated[0]):
+        if diverged:
             return
 
 
@@ -83,6 +84,6 @@ def validate(network: EmotionCNN, faces: DeviceFaces, compute: Compute, stop: St
         with compute.forward_context():
             logits = network(compute.normalised(faces.images[block], faces.mean, faces.std))
             loss_sum += functional.cross_entropy(logits.float(), labels, reduction="sum")
-        counts += torch.bincount(labels * N_CLASSES + logits.argmax(1), minlength=N_CLASSES * N_CLASSES)
+        counts.index_add_(0, labels * N_CLASSES + logits.argmax(1), torch.ones_like(labels))  # bincount asks the host
     confusion = counts.view(N_CLASSES, N_CLASSES).cpu().numpy()
     return float(loss_sum) / len(faces.labels), confusion

@@ -41,19 +41,31 @@ def propose(spec: StudySpec, history: History) -> Start | None:
     return fixed_start(spec, history) or _proposed(spec, history, None, None)
 
 
+def has_fixed(spec: StudySpec, history: History) -> bool:
+    """Whether something is there that is to be tried whatever a model says."""
+    return _waiting(history) is not None or _untried(spec, history) is not None
+
+
+def _waiting(history: History) -> FrozenTrial | None:
+    return next((t for t in history.open if t.state is TrialState.WAITING), None)
+
+
+def _untried(spec: StudySpec, history: History) -> Params | None:
+    if not spec.enqueue:
+        return None
+    tried = [t.user_attrs.get(ENQUEUED) for t in history.trials]
+    return next((params for params in spec.enqueue if dict(params) not in tried), None)
+
+
 def fixed_start(spec: StudySpec, history: History) -> Start | None:
     """What is to be tried first, whatever a model would say: trials that wait in the store, then what is enqueued.
 
     Raises:
         UserError: as `propose`.
     """
-    waiting = next((t for t in history.open if t.state is TrialState.WAITING), None)
-    if waiting is not None:
+    if (waiting := _waiting(history)) is not None:
         return _proposed(spec, history, waiting.system_attrs.get("fixed_params", {}), waiting.number)
-    if not spec.enqueue:
-        return None
-    tried = [t.user_attrs.get(ENQUEUED) for t in history.trials]
-    fixed = next((params for params in spec.enqueue if dict(params) not in tried), None)
+    fixed = _untried(spec, history)
     return None if fixed is None else _proposed(spec, history, fixed, None)
 
 

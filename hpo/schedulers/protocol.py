@@ -22,12 +22,14 @@ SECONDS = "hpo.seconds"
 """The user attribute that counts a trial's device seconds."""
 DROPPED = "hpo.dropped_epochs"
 """The user attribute of a paused trial whose checkpoint was let go of: epochs that must be trained again first."""
+RESTED = "hpo.rested"
+"""The user attribute that says with how many epochs a paused trial came to rest: its files are of that epoch, then."""
 DIVERGED = "diverged"
+"""How the reason of a trial begins whose loss or metric was not finite."""
 ENDED = "hpo.ended"
 """The user attribute that keeps as the how-manieth a trial ended: clocks of several machines need not agree."""
 STUDY_ATTRS = "hpo:study_attrs"
 """The system attribute under which a trial keeps what its sampler put on the study."""
-"""How the reason of a trial begins whose loss or metric was not finite."""
 PAUSED = "paused"
 """How the reason of a trial begins that was still paused when its study ended."""
 
@@ -150,9 +152,12 @@ def _was_pruned_as(words: str, trial: FrozenTrial) -> bool:
 
 
 def has_its_epochs(spec: StudySpec, trial: FrozenTrial) -> bool:
-    """Whether a trial without an owner is paused: it has what was decided, and its end is further away."""
-    until = pause_at(spec, trial)
-    return until is not None and len(trial.intermediate_values) >= until
+    """Whether a trial without an owner is paused: it has what was decided, came to rest, and its end is further away.
+
+    One that was killed between its last epoch's report and its rest was interrupted: its files may be older.
+    """
+    until, n_epochs = pause_at(spec, trial), len(trial.intermediate_values)
+    return until is not None and n_epochs >= until and trial.user_attrs.get(RESTED) == n_epochs
 
 
 def pause_at(spec: StudySpec, trial: FrozenTrial) -> int | None:

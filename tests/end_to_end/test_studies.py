@@ -158,3 +158,19 @@ def test_an_enqueued_configuration_is_the_next_trial_when_the_budget_grows_as_to
     found = trials(tmp_path, "toy")
     assert [t.state for t in found] == [TrialState.COMPLETE] * 2
     assert found[1].params == {"x": 0.123, "kind": "b"}
+
+
+def test_what_is_enqueued_after_a_grid_is_done_runs_with_the_next_command(tmp_path):
+    study = write_toy(tmp_path, trials=20, epochs=1, fields="sampler='grid'")
+    study.write_text(study.read_text().replace('suggest_float("x", 0.0, 1.0)', 'suggest_int("x", 0, 1)'))
+    assert "every cell of the grid is done" in run(tmp_path, "--study", str(study)).stdout
+    (tmp_path / "again.json").write_text('{"x": 1, "kind": "a"}')
+
+    said = studies(tmp_path, "--enqueue", str(study), "again.json").stdout
+    assert "to be run with the next" in said
+    assert run(tmp_path, "--study", str(study)).returncode == 0
+
+    found = trials(tmp_path, "toy")
+    assert len(found) == 5
+    assert found[4].params == {"x": 1, "kind": "a"}
+    assert found[4].state.name == "COMPLETE"

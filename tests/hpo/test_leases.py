@@ -134,6 +134,29 @@ def test_an_owner_whose_file_can_not_be_seen_from_here_is_judged_by_its_counter(
     assert leases.is_free(2)
 
 
+def test_a_dead_owners_file_stays_while_a_lease_elsewhere_rests_on_it(leases, tmp_path):
+    other = become_owner(tmp_path / "owners")  # of a study in another store
+    gone = become_owner(tmp_path / "owners")
+    leases.claim(1, gone)
+    other.lock.release()
+    gone.lock.release()
+
+    assert leases.abandoned() == [1]
+    assert [*(tmp_path / "owners").glob("*.owner")] == [other.file]
+
+
+def test_an_owner_file_that_may_not_be_looked_at_proves_nothing(leases, tmp_path, monkeypatch):
+    owner = become_owner(tmp_path / "owners")
+    leases.claim(1, owner)
+    owner.lock.release()
+
+    def refuse(_path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert not leases.is_free(1)
+
+
 def test_within_one_kernel_the_file_decides_whatever_a_container_calls_its_host(leases, tmp_path):
     owner = become_owner(tmp_path / "owners")
     leases.claim(1, replace(owner, host="fer-0/"))

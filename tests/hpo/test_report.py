@@ -195,14 +195,14 @@ def test_the_claim_names_the_best_its_gain_and_that_it_is_not_confirmed():
     study = a_study(a_trial(0.5, attrs={ENQUEUED: baseline}, **baseline), a_trial(0.7, rate=0.01, size=32))
     of = spec(enqueue=(baseline,))
 
-    words = claim(of, ranking(of, study.trials), None, "my study.py")
+    words = claim(of, ranking(of, study.trials), None, "python -m hpo.confirm --study s")
 
     assert words[0] == (
         "Of 2 trials with a value, trial 1 has the best val_accuracy: 70.00 % in its best epoch, with rate 0.01, size 32."
     )
     assert words[1] == "That is 20.00 points better than the baseline, trial 0 (50.00 %)."
     assert "not confirmed" in words[2]
-    assert "python -m hpo.confirm --study 'my study.py'" in words[2]
+    assert words[2].endswith(": python -m hpo.confirm --study s")
     assert "No trial" in claim(of, [], None, "s")[0]
 
 
@@ -421,13 +421,13 @@ def test_what_there_is_nothing_to_report_of_is_one_line_and_two(tmp_path, monkey
 def test_the_command_that_makes_it_anew_holds_no_password():
     from types import SimpleNamespace
 
-    from hpo.report_facts import command
+    from hpo.report_facts import confirm_command, run_command
 
     options = SimpleNamespace(
         storage="postgresql://u:secret@h/d", data=None, device=None, workdir="trials", mirror=None, tracking_uri=None
     )
 
-    said = command(SimpleNamespace(study="s", attrs={"hpo.n_trials": 3}, options=options))
+    facts = SimpleNamespace(study="s", attrs={"hpo.n_trials": 3}, options=options)
 
-    assert "secret" not in said
-    assert "--storage 'postgresql://u:***@h/d'" in said
+    assert run_command(facts) == "python -m hpo.run --study s --trials 3 --storage 'postgresql://u:***@h/d'"
+    assert confirm_command(facts) == "python -m hpo.confirm --study s --storage 'postgresql://u:***@h/d'"

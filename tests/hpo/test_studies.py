@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from hpo import confirmation
 from hpo.confirmation import Retrained
-from hpo.leases import Leases, become_owner
+from hpo.leases import Leases, Owner, become_owner
 from hpo.notebook import state_of
 from hpo.options import bytes_in_words, freed_with, size_of
 from hpo.storage import open_store
@@ -132,6 +132,7 @@ def test_a_mistake_is_one_line_and_2(flags, words, folder, capsys, monkeypatch):
         ('{"y": 1}', "params.json[0]: y is not suggested; there are x, kind"),
         ('[{"x": 0.5}, {"x": 2}]', "params.json[1]: x = 2 is outside FloatDistribution"),
         ('{"x": "0.5"}', 'params.json[0]: x must be a number, got "0.5"'),
+        ('{"x": 1' + 400 * "0" + "}", "params.json[0]: int too large"),
         ('{"kind": "c"}', 'params.json[0]: kind must be one of "a", "b", got "c"'),
     ],
 )
@@ -253,6 +254,33 @@ def test_a_study_at_work_is_not_deleted(folder, capsys):
 
     owner.lock.release()
     assert main(["--delete", "toy", "--yes"]) == 0
+
+
+def test_a_study_whose_worker_was_on_a_lost_machine_is_deleted_once_that_is_clear(folder, capsys, monkeypatch):
+    study = make_study(folder)
+    leases = Leases(open_store("sqlite:///hpo.db").engine, folder / "trials/.owners")
+    leases.create_table()
+    leases.claim(study.trials[2]._trial_id, Owner("far", "lost", "boot", folder / "not-seen.owner", None))
+    monkeypatch.setattr("hpo.leases.GRACE_SECONDS", 1.0)
+
+    assert main(["--delete", "toy", "--yes"]) == 0
+
+    assert "trial 2: its worker can't be seen from here" in capsys.readouterr().err
+
+
+def test_a_study_is_not_deleted_whose_other_machine_moves_on_while_it_is_looked_at(folder, capsys, monkeypatch):
+    study = make_study(folder)
+    leases = Leases(open_store("sqlite:///hpo.db").engine, folder / "trials/.owners")
+    leases.create_table()
+    far = leases.claim(study.trials[2]._trial_id, Owner("far", "lost", "boot", folder / "not-seen.owner", None))
+    monkeypatch.setattr(
+        "hpo.studies.time.sleep", lambda _: leases.release(far)
+    )  # it paused its trial, and takes another
+
+    assert main(["--delete", "toy", "--yes"]) == 2
+
+    assert "is at work: a worker is at trial 2" in capsys.readouterr().err
+    assert (folder / "trials/toy/1/weights/best.safetensors").exists()
 
 
 def test_a_deleted_study_takes_its_leases_with_it_and_leaves_other_studies(folder, capsys):

@@ -133,7 +133,7 @@ def test_an_unreachable_server_is_a_problem_not_an_error(outbox):
     ("uri", "words"),
     [
         ("http://me:secret@host", "MLFLOW_TRACKING_USERNAME"), ("file:///x", "need sqlite:///FILE or http"),
-        ("http://", "names no host"), ("postgresql://me:secret@h/d", "no user and password"),
+        ("http://", "names no host"), ("http://[::1", "is no URI"), ("postgresql://me:secret@h/d", "no user and password"),
     ],
 )  # fmt: skip
 def test_a_tracking_uri_that_can_not_be_is_one_line_without_its_secret(uri, words):

@@ -1,6 +1,7 @@
 """However a trial is interrupted, what it yields in all is what it yields alone."""
 
 import json
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from data.synthetic import synthetic_faces
+from model.hyperparameters import Hyperparameters
 from model.optimizers import OPTIMIZERS
 from model.pictures import draw
 from model.trainer import FaceTrainer
+from model.training import train_epochs
 
 FACES = synthetic_faces(n_train=49, n_validation=21, n_test=14, image_size=16)
 PARAMS = {"learning_rate": 0.01, "batch_size": 16, "epochs": 4, "dropout": 0.3, "optimizer": "sgd"}
@@ -151,6 +154,29 @@ def test_divergence_is_yielded_ends_the_trial_and_stays_ended(tmp_path):
     assert len(history) < 30
     assert not np.isfinite([history[-1]["train_loss"], history[-1]["val_loss"]]).all()
     assert len(again) == len(history)
+
+
+def test_a_network_that_its_last_update_has_broken_has_no_accuracy():
+    ours, one_batch = trainer(), Hyperparameters(**{**PARAMS, "batch_size": 49})
+    state, asked = ours._fresh(one_batch, 1), []
+
+    def breaks() -> bool:
+        asked.append(1)
+        if len(asked) == 2:  # before the first batch is validated
+            next(state.network.parameters()).data.fill_(math.nan)
+        return False
+
+    (only,) = train_epochs(state, ours._training, ours._validation, one_batch, ours.compute, breaks)
+
+    assert math.isfinite(only["train_loss"])
+    assert math.isnan(only["val_accuracy"])
+    assert math.isnan(only["val_macro_f1"])
+
+
+def test_a_stopped_trial_leaves_the_weights_of_what_it_has(tmp_path):
+    (first,) = trainer(Stopper(8)).train({**PARAMS, "batch_size": 7}, seed=1, workdir=tmp_path)
+
+    assert first["val_accuracy"] == trainer().evaluate(tmp_path, "validation")["accuracy"]
 
 
 def test_what_a_trial_leaves(tmp_path):

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.schedulers.named import make_scheduler
-from hpo.schedulers.protocol import DECISIONS, Continue, Decision, Done, History, Start, Step, Wait
+from hpo.schedulers.protocol import (
+    DECISIONS,
+    RESTED,
+    Continue,
+    Decision,
+    Done,
+    History,
+    Start,
+    Step,
+    Wait,
+    has_its_epochs,
+)
 from hpo.spec import StudySpec
 
 PAUSING = ("asha", "freeze_thaw")
@@ -371,3 +382,15 @@ def test_a_configuration_is_started_again_only_when_its_own_epochs_are_used_up()
         for earlier in played.trials[: later.number]:
             if earlier.params["kind"] == later.params["kind"]:
                 assert earlier.params["epochs"] < later.params["epochs"]
+
+
+def test_a_trial_that_was_killed_before_it_came_to_rest_is_not_paused():
+    decided = Step(0, 0, 2, 4, {}).to_json()
+    reported = dict.fromkeys(range(4), 0.5)
+    trial = create_trial(state=TrialState.RUNNING, intermediate_values=reported, user_attrs={DECISIONS: [decided]})
+
+    assert not has_its_epochs(spec(), trial)
+    trial.set_user_attr(RESTED, 2)  # as it was when it was paused before
+    assert not has_its_epochs(spec(), trial)
+    trial.set_user_attr(RESTED, 4)
+    assert has_its_epochs(spec(), trial)
