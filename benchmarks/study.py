@@ -32,8 +32,9 @@ sys.path.insert(0, str(ROOT))
 def main() -> int:
     """Measure, print, and write what was measured."""
     options = _parser().parse_args()
-    commands = {
-        "ours": [sys.executable, "-m", "hpo.run", "--study", str(ROOT / "benchmarks" / "whole_study" / "ours.py")],
+    study = str(ROOT / "benchmarks" / "whole_study" / "ours.py")
+    commands = {  # one trial at a time on the CPU, each of them
+        "ours": [sys.executable, "-m", "hpo.run", "--study", study, "--workers", "1", "--device", "cpu"],
         "script": [sys.executable, "-m", "benchmarks.whole_study.script", "FACES"],
         "ray": [sys.executable, "-m", "benchmarks.whole_study.ray_tune", "FACES"],
     }

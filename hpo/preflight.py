@@ -35,7 +35,7 @@ def preflight(
     Raises:
         DiskFullError: less free than three checkpoints and 200 MB.
     """
-    if opened.n_trials is not None and _n_left(opened.n_trials, trials) == 0:
+    if not is_work_left(opened.n_trials, trials):
         return
     candidates = candidates_of(spec)
     needs = _needs(trainer, candidates)
@@ -56,6 +56,11 @@ def preflight(
         if least > LONG_SECONDS and str(opened.identity.description.get("device", "cpu")).startswith("cpu"):
             text = "that is long, on a CPU; a study that suits one: --study fer_small"
             emit({"event": "notice", "text": text})
+
+
+def is_work_left(n_trials: int | None, trials: Sequence[FrozenTrial]) -> bool:
+    """Whether a budget of trials has room."""
+    return n_trials is None or _n_left(n_trials, trials) > 0
 
 
 def candidates_of(spec: StudySpec) -> list[Params]:

@@ -27,7 +27,7 @@ from hpo.mirror import open_mirror
 from hpo.objective import Emit, Workplace
 from hpo.outbox import open_outbox
 from hpo.plan import less_kept, plan_from_json, sibling, trials_less_kept
-from hpo.preflight import candidates_of, preflight
+from hpo.preflight import candidates_of, is_work_left, preflight
 from hpo.prepared import prepared
 from hpo.records import Records
 from hpo.resume import OpenStudy, check_params, open_study
@@ -171,11 +171,14 @@ def _work(assignment: Assignment, all_lanes: list[Stopping], emit: Emit) -> str:
         opened = replace(opened, n_trials=trials_less_kept(opened.n_trials))
     emit({"event": "opened", "study_id": opened.identity.study_id, "n_trials": opened.n_trials})
     reached("the study is open", assignment.began)
+    n_lanes = assignment.lanes
     if assignment.first:
         trials = store.lasting(lambda: opened.study.get_trials(deepcopy=False))
+        if n_lanes is None and not is_work_left(opened.n_trials, trials):
+            n_lanes = 1
         preflight(spec, opened, trials, trainer, Path(assignment.workdir) / spec.name, emit)
         reached("what it needs is estimated", assignment.began)
-    n_lanes = assignment.lanes or _fastest(spec, trainer, emit)
+    n_lanes = n_lanes or _fastest(spec, trainer, emit)
     n_lanes = 1 if stopping.asked else n_lanes
     stopping.first = lambda: reached("the first step of training", assignment.began)
     if n_lanes == 1:

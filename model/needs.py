@@ -49,6 +49,15 @@ def fused_image_bytes(pool_stride: int, image_size: int, dtype: torch.dtype) -> 
     return _TEMPORARY * (kept + max(outputs))
 
 
+def validation_image_bytes(pool_stride: int, image_size: int, dtype: torch.dtype) -> float:
+    """Memory that each image takes in validation, where nothing is kept: a block's input, and its output twice."""
+    most, n_in, size = 0, 1, image_size
+    for channels in CHANNELS:
+        most = max(most, (n_in + 2 * channels) * size**2)
+        n_in, size = channels, (size - 2) // pool_stride + 1
+    return _TEMPORARY * dtype.itemsize * most
+
+
 def _kept(network: EmotionCNN, images: Tensor) -> int:
     """Bytes of all storages that a forward pass keeps; what does not grow with the batch is in it, too."""
     storages: dict[int, torch.UntypedStorage] = {}
@@ -77,21 +86,35 @@ class Needs:
         n_weights: of the network.
         image_bytes: memory that each image of a batch takes.
         memory: bytes that are there for a trial.
+        captures: whether steps are captured: what a captured one works in is its own for good, so that the smaller last
+            batch, which isn't captured, and validation need room beside it.
+        n_images: for training.
+        validation_bytes: what validation takes.
     """
 
     n_weights: int
     image_bytes: float
     memory: float
+    captures: bool = False
+    n_images: int = 0
+    validation_bytes: float = 0.0
 
     def fixed(self, one: Hyperparameters) -> int:
         """Memory that a trial takes whatever its batch: weights, gradients, optimizer, and copies to be kept."""
         state = optimizers.OPTIMIZERS[one.optimizer].state_tensors
         copies = 1 + 2 * (1 + state)  # the best weights, and twice all that a checkpoint holds: the last, the next one
-        return self.n_weights * WEIGHT_BYTES * (2 + state + copies)
+        gradients = 2 if self.captures else 1  # those of the last batch are others
+        return self.n_weights * WEIGHT_BYTES * (1 + gradients + state + copies)
 
     def whole(self, one: Hyperparameters) -> float:
         """Memory that a trial takes whose batches are not split."""
-        return one.batch_size * self.image_bytes + self.fixed(one)
+        return self._in_parts_of(one.batch_size, one)
+
+    def _in_parts_of(self, n: int, one: Hyperparameters) -> float:
+        """Memory that a trial takes whose batches are split into parts of so many images."""
+        last = min(n, self.n_images % one.batch_size)
+        beside = max(last * self.image_bytes, self.validation_bytes) if self.captures else 0.0
+        return n * self.image_bytes + beside + self.fixed(one)
 
     def checkpoint(self, one: Hyperparameters) -> int:
         """Bytes of a checkpoint: weights and the optimizer's state; and the best epoch's weights."""
@@ -99,14 +122,12 @@ class Needs:
 
     def n_parts(self, one: Hyperparameters) -> int:
         """Into how many equal parts a batch must be split so that each fits: 1 where it fits whole."""
-        if self.whole(one) <= self.memory:
-            return 1
-        most = max(1, math.floor((self.memory - self.fixed(one)) / self.image_bytes))
-        return math.ceil(one.batch_size / most)
+        fits = (n for n in range(one.batch_size, 1, -1) if self._in_parts_of(n, one) <= self.memory)
+        return math.ceil(one.batch_size / next(fits, 1))
 
     def refuse_too_much(self, one: Hyperparameters) -> None:
         """Raises ValueError where not even a part of two images fits."""
-        least = self.fixed(one) + 2 * self.image_bytes
+        least = self._in_parts_of(2, one)
         if least > self.memory:
             need, there = f"{least / 1e9:.1f} GB", f"{self.memory / 1e9:.1f} GB"
             raise ValueError(f"optimizer {one.optimizer} needs {need} of memory for any batch, {there} are there")

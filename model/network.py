@@ -115,9 +115,16 @@ def build_network(
     *, dropout: float, pool_stride: int, image_size: int, weights: torch.Generator, masks: torch.Generator | None
 ) -> EmotionCNN:
     """An initialised `EmotionCNN` on the CPU: `weights` draws its weights, `masks` will draw its dropout."""
-    with torch.device("meta"):  # no memory and no random numbers until the one initialisation below
+    return initialised(empty_network(dropout, pool_stride, image_size, masks, torch.device("cpu")), weights)
+
+
+def empty_network(
+    dropout: float, pool_stride: int, image_size: int, masks: torch.Generator | None, device: torch.device
+) -> EmotionCNN:
+    """An `EmotionCNN` whose weights are whatever the memory holds: to be drawn, or loaded."""
+    with torch.device("meta"):  # no memory and no random numbers
         network = EmotionCNN(dropout, pool_stride, image_size, masks)
-    return initialised(network.to_empty(device="cpu"), weights)
+    return network.to_empty(device=device)
 
 
 def n_weights(network: nn.Module) -> int:

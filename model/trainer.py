@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 
 _FORMAT = 2
+_VALIDATION_SHARE = 0.1
+"""How much of the memory validation may take."""
 """Of checkpoints: raised when an older one would go on otherwise than it began."""
 
 
@@ -90,9 +92,17 @@ class FaceTrainer:
         self._validation = self._on_device("validation")
         precision = self.compute.autocast or torch.float32
         bytes_of = needs.fused_image_bytes if self.compute.captures else needs.image_bytes
-        image_bytes = bytes_of(pool_stride, faces.image_size, precision)
+        memory, network = share * self.compute.memory, (pool_stride, faces.image_size)
+        validated = needs.validation_image_bytes(*network, precision)
+        n_validated = max(1, min(self.compute.validation_batch, int(_VALIDATION_SHARE * memory / validated)))
+        self.compute = replace(self.compute, validation_batch=n_validated)
         self._needs = needs.Needs(
-            needs.weights_of(pool_stride, faces.image_size), image_bytes, memory=share * self.compute.memory
+            needs.weights_of(*network),
+            bytes_of(*network, precision),
+            memory,
+            captures=self.compute.captures,
+            n_images=len(self._training.labels),
+            validation_bytes=n_validated * validated,
         )
         self._seconds = {"validation": 0.0, "checkpoint": 0.0}
 
@@ -116,10 +126,9 @@ class FaceTrainer:
         hyperparameters = Hyperparameters(**params)
         checkpoints = CheckpointFolder(Path(workdir) / "checkpoints")
         fingerprint = self._fingerprint(hyperparameters, seed)
-        state, progress = self._fresh(hyperparameters, seed), Progress()
         with self._counted("checkpoint"):
-            threads, n_parts = self._resume(checkpoints, fingerprint, state, progress)
-        n_parts = n_parts or self._n_parts(hyperparameters)
+            state, progress, threads, begun_in = self._begun(checkpoints, fingerprint, hyperparameters, seed)
+        n_parts = self._n_parts(hyperparameters, begun_in)
         torch.set_num_threads(threads)
         try:
             if len(progress.history) > hyperparameters.epochs:  # recorded by a trial of more epochs
@@ -256,7 +265,7 @@ class FaceTrainer:
         return Classifier(network, preparation)
 
     def _best_network(self, workdir: Path) -> EmotionCNN:
-        network = fresh_network(0.0, 0, self.pool_stride, self.faces.image_size, self.compute, masks=None)
+        network = fresh_network(0.0, None, self.pool_stride, self.faces.image_size, self.compute, masks=None)
         network.load_state_dict(load_file(Path(workdir) / "weights" / "best.safetensors"))
         return network
 
@@ -321,9 +330,13 @@ class FaceTrainer:
             stop=self.stop,
         )
 
-    def _n_parts(self, hyperparameters: Hyperparameters) -> int:
-        """Into how many parts a batch is split; where it is, that is said."""
+    def _n_parts(self, hyperparameters: Hyperparameters, begun_in: int | None) -> int:
+        """Into how many parts a batch is split: as it was `begun_in`, if that fits here. Where it is, that is said."""
         found = self._needs.n_parts(hyperparameters)
+        if begun_in is not None and found <= begun_in:
+            return begun_in
+        if begun_in is not None:
+            log.warning("begun with batches in %d parts, where there was more memory", begun_in)
         if found > 1:
             log.warning(
                 "a batch of %d needs about %.1f GB and %.1f are there: it is trained in %d parts, whose gradients are "
@@ -332,25 +345,28 @@ class FaceTrainer:
             )  # fmt: skip
         return found
 
-    def _fresh(self, hyperparameters: Hyperparameters, seed: int) -> TrainingState:
-        return fresh_state(hyperparameters, seed, self.pool_stride, self.faces.image_size, self.compute)
+    def _fresh(self, hyperparameters: Hyperparameters, seed: int, *, weights: bool = True) -> TrainingState:
+        size = self.faces.image_size
+        return fresh_state(hyperparameters, seed, self.pool_stride, size, self.compute, weights=weights)
 
-    def _resume(
-        self, checkpoints: CheckpointFolder, fingerprint: str, state: TrainingState, progress: Progress
-    ) -> tuple[int, int | None]:
-        """Put the newest usable checkpoint into state and progress.
+    def _begun(
+        self, checkpoints: CheckpointFolder, fingerprint: str, hyperparameters: Hyperparameters, seed: int
+    ) -> tuple[TrainingState, Progress, int, int | None]:
+        """State and progress as the newest usable checkpoint has them, or a trial's beginning.
 
         Returns:
-            What the trial's numbers rest on and it must go on with: threads, and parts of a batch (None: none yet).
+            Also what its numbers rest on and it must go on with: threads, and parts of a batch (None: none yet).
         """
+        progress = Progress()
         for payload, best_weights in checkpoints.load():
             if payload.get("fingerprint") != fingerprint:
                 log.warning("%s: made with other params, seed, data or device: training starts again", checkpoints.path)
                 break
+            state = self._fresh(hyperparameters, seed, weights=False)
             restore(payload, best_weights, state, progress)
-            return int(payload["threads"]), int(payload.get("n_parts", 1))
+            return state, progress, int(payload["threads"]), int(payload.get("n_parts", 1))
         checkpoints.clear()
-        return self.threads, None
+        return self._fresh(hyperparameters, seed), progress, self.threads, None
 
     def _fingerprint(self, hyperparameters: Hyperparameters, seed: int) -> str:
         # The kind of device and of steps too: what they remember fits no other kind.

@@ -44,7 +44,8 @@ def train_epochs(
     while state.epoch < hyperparameters.epochs:
         began = time.perf_counter()
         state.network.train()
-        sums = steps.epoch(torch.randperm(n_images, generator=state.shuffling), stop)
+        with compute.denormals_off():
+            sums = steps.epoch(torch.randperm(n_images, generator=state.shuffling), stop)
         if sums is None:
             return
         loss = sums.loss / n_images

@@ -99,3 +99,31 @@ def test_the_estimate_spans_the_cheapest_and_the_dearest():
     weights = needs.weights_of(2, 16) * 4
     assert list(found["checkpoint"]) == [2 * weights, 4 * weights]
     assert found["memory"][0] < found["memory"][1]
+
+
+@given(st.integers(2, 64), st.integers(1, 500), st.floats(1e3, 1e6))
+def test_what_is_captured_leaves_room_for_the_last_batch_and_for_validation(batch, n_images, memory):
+    of = needs.Needs(0, 100.0, memory, captures=True, n_images=n_images, validation_bytes=700.0)
+    params = Hyperparameters(**{**PARAMS, "batch_size": batch})
+
+    largest = math.ceil(batch / of.n_parts(params))
+    last = n_parts_of(n_images % batch or batch, batch, of.n_parts(params))
+    rest = math.ceil((n_images % batch) / last)
+    assert largest * 100.0 + max(rest * 100.0, 700.0) <= memory or largest == 1
+
+
+def test_a_trial_that_was_begun_where_there_was_more_memory_goes_on_in_more_parts_and_says_so(tmp_path, caplog):
+    large, small = trainer(), trainer()
+    small._needs = replace(
+        small._needs, memory=small._needs.fixed(Hyperparameters(**PARAMS)) + 5.5 * small._needs.image_bytes
+    )
+    epochs = large.train(PARAMS, seed=3, workdir=tmp_path)
+    first = next(epochs)
+    epochs.close()
+
+    again = list(small.train(PARAMS, seed=3, workdir=tmp_path))
+
+    assert again[0] == first
+    assert len(again) == 2
+    assert "begun with batches in 1 parts, where there was more memory" in caplog.text
+    assert "it is trained in 4 parts" in caplog.text
