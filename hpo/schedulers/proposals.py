@@ -74,7 +74,7 @@ def _proposed(spec: StudySpec, history: History, fixed: Params | None, waiting: 
     try:
         sampler = make_sampler(spec, number)
         study = _copy(history, sampler, make_pruner(spec))
-        if isinstance(sampler, samplers.GridSampler) and sampler.is_exhausted(study):
+        if fixed is None and isinstance(sampler, samplers.GridSampler) and sampler.is_exhausted(study):
             return None
         if fixed is not None:
             study.enqueue_trial(dict(fixed))

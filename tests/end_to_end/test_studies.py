@@ -163,7 +163,7 @@ def test_an_enqueued_configuration_is_the_next_trial_when_the_budget_grows_as_to
 def test_what_is_enqueued_after_a_grid_is_done_runs_with_the_next_command(tmp_path):
     study = write_toy(tmp_path, trials=20, epochs=1, fields="sampler='grid'")
     study.write_text(study.read_text().replace('suggest_float("x", 0.0, 1.0)', 'suggest_int("x", 0, 1)'))
-    assert "every cell of the grid is done" in run(tmp_path, "--study", str(study)).stdout
+    assert "is done: 4 trials" in run(tmp_path, "--study", str(study)).stdout
     (tmp_path / "again.json").write_text('{"x": 1, "kind": "a"}')
 
     said = studies(tmp_path, "--enqueue", str(study), "again.json").stdout
