@@ -9,7 +9,8 @@ import json
 import logging
 import pickle
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,41 @@ class CheckpointFolder:
         for file in self.path.iterdir():
             if file.name not in names:
                 file.unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class Writing:
+    """Keeps checkpoints of one trial in a thread of its own, one after the other, while training goes on.
+
+    What is to be kept must not change meanwhile. An error comes with the next call.
+    """
+
+    checkpoints: CheckpointFolder
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "checkpoint"))
+    _last: "Future[None] | None" = None
+
+    def save(self, payload: Payload, epoch: int, best: tuple[int, Mapping[str, Tensor]]) -> None:
+        """See `CheckpointFolder.save`; waits for the one before.
+
+        Raises:
+            OSError: of that one.
+        """
+        self.wait()
+        self._last = self._thread.submit(self.checkpoints.save, payload, epoch, best)
+
+    def wait(self) -> None:
+        """Wait until all is kept.
+
+        Raises:
+            OSError: the disk is full or refuses.
+        """
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._thread.shutdown()
 
 
 def _best_name(epoch: int) -> str:

@@ -18,7 +18,7 @@ from data.faces import Faces, Split
 from model import needs
 from model.artifacts import write_artifacts
 from model.augmentation import AUGMENTATIONS, Augmentation
-from model.checkpoint import CheckpointFolder, Payload
+from model.checkpoint import CheckpointFolder, Payload, Writing
 from model.device import choose
 from model.evaluation import accuracy, macro_f1
 from model.exported import Classifier, Preparation
@@ -160,6 +160,7 @@ class FaceTrainer:
     ) -> Iterator[dict[str, float]]:
         kept_at, n_images = time.monotonic(), len(self._training.labels)
         unkept: Payload | None = None
+        writing = Writing(checkpoints)
         try:
             for metrics in train_epochs(
                 state, self._training, self._validation, hyperparameters, self.compute, self.stop, n_parts
@@ -170,13 +171,18 @@ class FaceTrainer:
                 finished = state.epoch == hyperparameters.epochs
                 if finished or time.monotonic() - kept_at >= self.checkpoint_seconds:
                     with self._counted("checkpoint"):
-                        checkpoints.save(unkept, state.epoch, (progress.best_epoch, progress.best_weights))
+                        writing.save(unkept, state.epoch, (progress.best_epoch, progress.best_weights))
                     unkept, kept_at = None, time.monotonic()
                 yield metrics
         finally:
             with self._counted("checkpoint"):
-                if unkept is not None:
-                    checkpoints.save(unkept, len(progress.history), (progress.best_epoch, progress.best_weights))
+                try:
+                    writing.wait()
+                    if unkept is not None:
+                        writing.save(unkept, len(progress.history), (progress.best_epoch, progress.best_weights))
+                        writing.wait()
+                finally:
+                    writing.close()
                 if progress.history:  # one that was stopped may never go on: its study may be at its end
                     self._write_results(workdir, hyperparameters, progress, checkpoints)
 

@@ -1,5 +1,6 @@
 """However a trial is interrupted, what it yields in all is what it yields alone."""
 
+import errno
 import json
 import math
 import threading
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from data.synthetic import synthetic_faces
+from model.checkpoint import CheckpointFolder
 from model.hyperparameters import Hyperparameters
 from model.optimizers import OPTIMIZERS
 from model.pictures import draw
@@ -115,6 +117,16 @@ def test_closing_keeps_what_was_trained(tmp_path):
 
     assert again[:2] == first
     assert len(again) == 4
+
+
+def test_a_disk_that_is_full_while_training_goes_on_is_said(tmp_path, monkeypatch):
+    def refuse(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(CheckpointFolder, "save", refuse)
+
+    with pytest.raises(OSError, match="No space left"):
+        list(trainer().train(PARAMS, seed=1, workdir=tmp_path))
 
 
 def test_another_seed_or_data_starts_again(tmp_path, caplog):
