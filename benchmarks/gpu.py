@@ -24,9 +24,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.limits import limits, work  # noqa: E402
 from benchmarks.report import write  # noqa: E402
 from data.faces import EMOTIONS, Faces  # noqa: E402
-from model.device import Compute  # noqa: E402
+from model.device import Compute, choose  # noqa: E402
 from model.hyperparameters import Hyperparameters  # noqa: E402
 from model.network import build_network  # noqa: E402
 from model.optimizers import OPTIMIZERS  # noqa: E402
@@ -106,6 +107,7 @@ def _speeds(faces: Faces, *, on_gpu: bool) -> Iterator[dict[str, Any]]:
     cases += [("published", 1, b, "adam") for b in (32, 128)] + [("published", 1, 128, "sgd")]
     if not on_gpu:
         cases = [("compact", 2, 32, "adam")]
+    limit = limits(choose())
     for network, stride, batch, optimizer in cases:
         trainer = FaceTrainer(faces, pool_stride=stride)  # type: ignore[arg-type]
         params = Hyperparameters(
@@ -115,6 +117,9 @@ def _speeds(faces: Faces, *, on_gpu: bool) -> Iterator[dict[str, Any]]:
         row: dict[str, Any] = {"network": network, "batch": batch, "optimizer": optimizer}
         row["ours"], row["spread"] = _rate(trainer, params, trainer.compute)
         row["plain"], _ = _rate(trainer, params, _plain(trainer))
+        precision = trainer.compute.autocast or torch.float32
+        of = work(stride, faces.image_size, precision.itemsize)
+        row["of_arithmetic_limit"], row["of_bandwidth_limit"] = limit.shares(of, batch, row["ours"])
         if optimizer == "adam" and network == "compact":
             row["script"] = _script(faces, params, trainer.compute.device)
         yield row
@@ -253,13 +258,14 @@ def _learnt(faces: Faces, *, seeds: int, epochs: int) -> Iterator[dict[str, Any]
 
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| network | batch | optimizer | images/s | over plain | over a script with 8 loaders |",
-        "|---|---|---|---|---|---|",
+        "| network | batch | optimizer | images/s | over plain | over a script, 8 loaders | of a product | of a copy |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         script = f"{row['ours'] / row['script']:.1f}" if "script" in row else "-"
         cells = [row["network"], row["batch"], row["optimizer"], f"{row['ours']:,.0f}"]
-        lines.append(f"| {' | '.join(map(str, cells))} | {row['ours'] / row['plain']:.2f} | {script} |")
+        shares = f"{row['of_arithmetic_limit']:.2f} | {row['of_bandwidth_limit']:.2f}"
+        lines.append(f"| {' | '.join(map(str, cells))} | {row['ours'] / row['plain']:.2f} | {script} | {shares} |")
     return "\n".join(lines)
 
 

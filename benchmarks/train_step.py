@@ -5,8 +5,10 @@ python benchmarks/train_step.py --quick
 
 The script: float32, contiguous, torch's own layers in the paper's order, `.item()` every step, its images from a folder
 of PNG files or from a csv, through a DataLoader. The arithmetic: our step on one batch that is there already, again and
-again, with no loop around it. All in the same run, in turns: ratios are medians over the turns. With `--processes N` it
-measures instead what N trainings at a time, on a share of the cores each, do together, beside one on all of them.
+again, with no loop around it. All in the same run, in turns: ratios are medians over the turns. The device's limits: our
+step's arithmetic at the rate of a large matrix product, and the bytes it must move at that of a large copy. With
+`--processes N` it measures instead what N trainings at a time, on a share of the cores each, do together, beside one on
+all of them.
 """
 
 import argparse
@@ -37,7 +39,7 @@ NETWORKS = {"compact": 2, "published": 1}
 def main() -> int:
     """Measure, print, and write what was measured."""
     options = _parser().parse_args()
-    cases = [("compact", 32), ("compact", 128), ("compact", 512), ("published", 16)]
+    cases = [(network, batch) for network in NETWORKS for batch in (32, 128, 512)]
     if options.processes:
         return _side_by_side(options.processes, options.turns)
     if options.quick:
@@ -45,7 +47,8 @@ def main() -> int:
     rows = []
     for network, batch in cases:
         n_steps = 1 if network == "published" else max(2, options.images // batch)
-        rows.append(_measured(network, batch, options.turns, n_steps=n_steps))
+        turns = min(options.turns, 3) if network == "published" else options.turns  # its steps take up to a minute
+        rows.append(_measured(network, batch, turns, n_steps=n_steps))
         print(_line(rows[-1]), flush=True)
     if options.json:
         import torch
@@ -67,7 +70,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measured(network: str, batch: int, turns: int, *, n_steps: int) -> dict[str, Any]:
+    import torch
+
+    from benchmarks.limits import limits, work
     from data.synthetic import synthetic_faces
+    from model.device import choose
     from model.hyperparameters import Hyperparameters
 
     faces = synthetic_faces(n_train=batch * n_steps, n_validation=7, n_test=0, image_size=48)
@@ -92,6 +99,10 @@ def _measured(network: str, batch: int, turns: int, *, n_steps: int) -> dict[str
         "vs_plain": statistics.median(a / b for a, b in zip(rates["ours"], plain, strict=True)),
         "vs_arithmetic": statistics.median(a / b for a, b in zip(rates["ours"], rates["arithmetic"], strict=True)),
     }
+    compute = choose("cpu")
+    of = work(NETWORKS[network], faces.image_size, torch.float32.itemsize)
+    shares = limits(compute).shares(of, batch, statistics.median(rates["ours"]))
+    ratio |= {"of_arithmetic_limit": shares[0], "of_bandwidth_limit": shares[1]}
     return {"network": network, "batch": batch, "images_per_second": rates, **ratio}
 
 
@@ -225,7 +236,8 @@ def _line(row: dict[str, Any]) -> str:
     speeds = ", ".join(f"{name} {value:.1f}" for name, value in medians.items())
     return (
         f"{row['network']} at batch {row['batch']}: {row['vs_plain']:.2f} of the script, "
-        f"{row['vs_arithmetic']:.3f} of the arithmetic; images/s: {speeds}"
+        f"{row['vs_arithmetic']:.3f} of the arithmetic; {row['of_arithmetic_limit']:.2f} of a matrix product's rate, "
+        f"{row['of_bandwidth_limit']:.2f} of a copy's; images/s: {speeds}"
     )
 
 
