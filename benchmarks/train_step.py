@@ -5,7 +5,7 @@ python benchmarks/train_step.py --quick
 
 The script: float32, contiguous, torch's own layers in the paper's order, `.item()` every step, its images from a folder
 of PNG files or from a csv, through a DataLoader. The arithmetic: our step on one batch that is there already, again and
-again, with no loop around it. All in the same run, in turns: ratios are medians over the turns. The device's limits: our
+again, with no loop around it. All in the same run, in turns: ratios are medians over the turns. The limits: our
 step's arithmetic at the rate of a large matrix product, and the bytes it must move at that of a large copy. With
 `--processes N` it measures instead what N trainings at a time, on a share of the cores each, do together, beside one on
 all of them.
