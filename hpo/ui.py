@@ -263,9 +263,9 @@ def start_dashboard(storage: str, port: int) -> Server:
 def _started(words: str, command: Sequence[str], port: int, health: str, environment: Mapping[str, str]) -> Server:
     output = tempfile.TemporaryFile()  # noqa: SIM115  it is the server's for as long as that lives
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "hpo.attached", str(STOP_SECONDS), *command],
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # it ends with us, however we end
         stdout=output,
         stderr=output,
         start_new_session=True,  # Ctrl-C is ours to pass on
@@ -285,6 +285,8 @@ def end(servers: Sequence[Server]) -> None:
     _signal_groups(servers, signal.SIGKILL)
     for server in servers:
         server.process.wait()
+        if server.process.stdin is not None:
+            server.process.stdin.close()
         server.output.close()
 
 

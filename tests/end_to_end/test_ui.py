@@ -147,6 +147,19 @@ def test_sigterm_ends_it_with_143_even_while_it_starts(folder):
     assert ended(family)
 
 
+def test_its_servers_end_with_it_however_it_ends(folder):
+    with shown(folder, "--port", str(free_port()), "--dashboard") as (process, _):
+        family = psutil.Process(process.pid).children(recursive=True)
+
+        process.kill()
+
+        assert len(family) >= 4
+        deadline = time.monotonic() + 30
+        while not ended(family) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert ended(family)
+
+
 def test_a_taken_port_is_a_mistake_when_asked_for_and_passed_over_else(folder):
     with shown(folder) as (_, addresses):
         first = addresses[0].split("/#")[0]
