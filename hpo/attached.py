@@ -13,14 +13,10 @@ import time
 
 def main() -> int:
     """Run the command; gives its exit code."""
+    process = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to the whole group: this one ends with the command
-    process = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, preexec_fn=_as_before)  # noqa: PLW1509  no threads yet
     threading.Thread(target=_watch, args=(float(sys.argv[1]),), name="input", daemon=True).start()
     return process.wait()
-
-
-def _as_before() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _watch(seconds: float) -> None:

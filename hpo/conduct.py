@@ -96,7 +96,7 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
 def _open_tracking(uri: str, began: float, done: Future[None]) -> None:
     """Import MLflow and make its schema, some four seconds on first use: meanwhile workers get ready."""
     try:
-        from hpo.tracking import check_uri
+        from hpo.tracking_store import check_uri
 
         check_uri(uri)
     except BaseException as error:  # whoever waits for it is told

@@ -161,7 +161,7 @@ class Conductor:
         for undertaker, lease in doomed:
             reason = f"its worker died {MAX_DEATHS} times in a row with no new epoch between; the last time: {how}"
             records.end(lease, TrialState.FAIL, reason)
-            undertaker.leave()
+            records.leases.leave(undertaker)
             self._failed_in_a_row += 1
             self.display.say(f"trial {records.trial(lease.trial_id).number}: FAIL ({reason})")
         if self._failed_in_a_row < MAX_FAILURES_IN_A_ROW:

@@ -103,7 +103,8 @@ def deliver_all(uri: str, outboxes: Path, outbox: Outbox, study: str, study_id: 
     Raises:
         UserError: the URI can't be one of MLflow's.
     """
-    from hpo.tracking import Tracker, check_uri
+    from hpo.tracking import Tracker
+    from hpo.tracking_store import check_uri
 
     delivery = Delivery(Tracker(check_uri(uri), outbox, study, study_id), delivery_lock(outboxes, study_id))
     waiting = delivery.drain()

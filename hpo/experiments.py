@@ -6,7 +6,7 @@ from typing import Any
 
 from hpo.errors import HpoError
 from hpo.tracking import MlflowClient, cause_of, its_run
-from hpo.urls import sqlite_path
+from hpo.urls import is_missing
 
 
 def experiment_of(uri: str, study: str) -> str | None:
@@ -15,7 +15,7 @@ def experiment_of(uri: str, study: str) -> str | None:
     Raises:
         HpoError: MLflow is not reached.
     """
-    if uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
+    if is_missing(uri):
         return None
     try:
         found = MlflowClient(tracking_uri=uri).get_experiment_by_name(study)

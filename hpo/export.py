@@ -7,7 +7,7 @@ import argparse
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,26 +172,33 @@ def with_weights(options: Namespace, study: "Study", numbers: Sequence[int]) -> 
     study_id, workdir = study_id_of(study), Path(options.workdir)
     own = own_folder(study, workdir)
     missing = [n for n in numbers if own is None or not (own / str(n) / "weights").exists()]
-    if own is not None and not missing:
-        return own
-    folder = own or workdir / study.study_name
-    from hpo.experiments import fetch_weights  # mlflow: 2 s
-
-    workdir.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".fetched-", dir=workdir) as place:
-            for number in missing:
-                uri = tracking_uri(options.tracking_uri)
-                fetched = fetch_weights(uri, study.study_name, study_id, number, Path(place))
-                if fetched is not None:
-                    if own is None:
-                        take_folder(folder, study_id, workdir / ".owners")
-                    (folder / str(number)).mkdir(exist_ok=True)
-                    fetched.rename(folder / str(number) / "weights")
-    except HpoError as error:
-        sys.stderr.write(f"weights that other machines have trained can't be fetched: {error}\n")
+    if missing:
+        try:
+            for number, fetched in _fetched(options, study, study_id, missing):
+                if own is None:
+                    own = workdir / study.study_name
+                    take_folder(own, study_id, workdir / ".owners")
+                (own / str(number)).mkdir(exist_ok=True)
+                fetched.rename(own / str(number) / "weights")
+        except HpoError as error:
+            sys.stderr.write(f"weights that other machines have trained can't be fetched: {error}\n")
     # Never another study's of that name: where there is none, one that is not there.
-    return own_folder(study, workdir) or folder.with_name(f"{folder.name}.before-{study_id[:8]}")
+    return own or workdir / f"{study.study_name}.before-{study_id[:8]}"
+
+
+def _fetched(options: Namespace, study: "Study", study_id: str, numbers: Sequence[int]) -> Iterator[tuple[int, Path]]:
+    """Weights that MLflow has of some trials, each in a folder that is to be moved from where it is."""
+    from hpo.experiments import fetch_weights
+    from hpo.tracking_store import check_uri  # mlflow: 2 s
+
+    workdir = Path(options.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    uri = check_uri(tracking_uri(options.tracking_uri), make=False)
+    with tempfile.TemporaryDirectory(prefix=".fetched-", dir=workdir) as place:
+        for number in numbers:
+            fetched = fetch_weights(uri, study.study_name, study_id, number, Path(place))
+            if fetched is not None:
+                yield number, fetched
 
 
 def exported(trainer: Trainer, folder: Path, file: Path) -> bool:
@@ -269,10 +276,11 @@ def delivered(options: Namespace, study: str) -> "tuple[str | None, Outbox]":
         UserError: no such store, no such study, or the tracking URI can't be one.
     """
     from hpo.delivery import deliver_all
+    from hpo.notebook import study_id_of
     from hpo.outbox import open_outbox
     from hpo.storage import existing_store, load_study
 
-    study_id = load_study(existing_store(options.storage), study).user_attrs["hpo.study_id"]
+    study_id = study_id_of(load_study(existing_store(options.storage), study))
     outbox = open_outbox(Path(OUTBOX), study_id)
     return deliver_all(tracking_uri(options.tracking_uri), Path(OUTBOX), outbox, study, study_id), outbox
 

@@ -73,11 +73,6 @@ class Owner:
     file: Path
     lock: FileLock
 
-    def leave(self) -> None:
-        """Give the file up: nothing is owned any more."""
-        self.file.unlink(missing_ok=True)
-        self.lock.release()
-
 
 def this_host() -> str:
     """A name for this machine, the same before and after a reboot."""
@@ -163,6 +158,18 @@ class Leases:
         with self.engine.begin() as connection:
             connection.execute(_leases.update().where(_leases.c.owner == owner.name).values(owner=None))
 
+    def leave(self, owner: Owner) -> None:
+        """A worker's lane ends: what it owns is free, and then its file goes.
+
+        Not before: while something is owned, the file proves that the owner is gone. Where the store can't be used now
+        that is raised, and the file stays, unlocked.
+        """
+        try:
+            self.release_all(owner)
+            owner.file.unlink(missing_ok=True)
+        finally:
+            owner.lock.release()
+
     def release_owner(self, owner: str) -> list[int]:
         """Free every trial of a worker that is known to be dead, in all its lanes; gives their ids."""
         its = sa.or_(_leases.c.owner == owner, _leases.c.owner.startswith(f"{owner}.", autoescape=True))
@@ -217,7 +224,6 @@ class Leases:
         gone = [row for row in self.look() if row.owner is not None and self._is_free(row)]
         for row in gone:
             self.release(Lease(row.trial_id, row.owner, row.token))
-        # Not before: while something is owned, its owner's file is the proof that the owner is dead.
         for name in {Path(row.owner_file).name for row in gone}:
             _remove_unlocked(self.owners / name)
         return [row.trial_id for row in gone]
@@ -257,26 +263,27 @@ def _is_of_an_earlier_boot(row: sa.Row[Any]) -> bool:
 
 
 def _is_locked(file: Path) -> bool:
-    lock = FileLock(file, fallback_to_soft=False)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
+    lock = _taken(file)
+    if lock is not None:
+        lock.release()
+    return lock is None
 
 
 def _remove_unlocked(file: Path) -> None:
     """Remove a file that nobody has locked; with its lock held, so that nobody comes to have a file that is gone."""
-    if not file.exists():
-        return
+    if file.exists() and (lock := _taken(file)) is not None:
+        file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _taken(file: Path) -> FileLock | None:
+    """The file's lock, taken; None where somebody else has it."""
     lock = FileLock(file, fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        return
-    file.unlink(missing_ok=True)
-    lock.release()
+        return None
+    return lock
 
 
 def has_live_owners(folder: Path) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpo.tracking import MlflowClient, MlflowException, ModelVersion, check_uri, mlflow
+from hpo.tracking import MlflowClient, MlflowException, ModelVersion, mlflow
+from hpo.tracking_store import check_uri
 
 _NONE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 

@@ -131,8 +131,7 @@ def _next(
     if math.isfinite(left):
         place.stopping.deadline = time.monotonic() + left / (1 + at_work)
     said = records.study.user_attrs.get(OVER)
-    is_over = said is not None and said["budget"] == budget
-    if said is not None and is_over and not (history.may_start() and has_fixed(spec, history)):
+    if said is not None and said["budget"] == budget and not (history.may_start() and has_fixed(spec, history)):
         # It was at its end, and was killed amid ending its trials.
         return Wait() if at_work else _over(records, trials, paused, owner, said["reason"], budget)
     if interrupted := resting - paused:  # what was decided before comes first

@@ -213,12 +213,12 @@ def _tracked_at(options: Namespace, study_id: str) -> str:
 
 
 def _delete_runs(uri: str, name: str, study_id: str) -> None:
-    from hpo.urls import sqlite_path
+    from hpo.urls import is_missing
 
-    if uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
+    if is_missing(uri):
         return
     from hpo.experiments import delete_runs
-    from hpo.tracking import check_uri  # mlflow: 2 s
+    from hpo.tracking_store import check_uri  # mlflow: 2 s
 
     n_deleted, n_kept = delete_runs(check_uri(uri), name, study_id)
     if n_kept:

@@ -31,11 +31,9 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 from hpo.errors import UserError, in_a_line
 from hpo.outbox import PARENT, Item, Outbox
-from hpo.sqlite import make_once, refuse_network
-from hpo.tracked import ARTIFACTS_URL, DEFAULT_URI
-from hpo.urls import sqlite_path
+from hpo.tracked import ARTIFACTS_URL
 
-__all__ = ["MlflowClient", "MlflowException", "ModelVersion", "Tracker", "check_uri", "mlflow"]
+__all__ = ["MlflowClient", "MlflowException", "ModelVersion", "Tracker", "make_schema", "mlflow"]
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Lets the UI show it as model training, which it can't tell by itself."""
@@ -47,60 +45,6 @@ _GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 log = logging.getLogger(__name__)
-
-
-def check_uri(uri: str) -> str:
-    """The tracking URI, ready to be used: of a SQLite store the schema is made, once, before anybody opens it.
-
-    Raises:
-        UserError: it can't be a tracking URI, holds a password, or its store is another version's.
-    """
-    try:
-        parts = urlsplit(uri)
-    except ValueError as error:
-        raise UserError(f"--tracking-uri is no URI ({error}), need sqlite:///FILE or http://HOST:PORT") from None
-    if parts.password or (parts.username and parts.scheme.startswith("http")):
-        raise UserError(
-            "--tracking-uri must hold no user and password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        )
-    if parts.scheme in {"http", "https"}:
-        if not parts.hostname:
-            raise UserError(f"--tracking-uri {uri!r} names no host, need http://HOST:PORT")
-        return uri
-    if parts.scheme != "sqlite":
-        raise UserError(f"--tracking-uri {uri!r} is not supported, need sqlite:///FILE or http://HOST:PORT")
-    path = sqlite_path(uri)
-    refuse_network(path)
-    if uri == DEFAULT_URI and _is_file_store(Path("mlruns")):
-        raise UserError(
-            "./mlruns holds an old MLflow file store, which MLflow no longer reads beside mlflow.db; move it away, or "
-            "migrate it with `mlflow migrate-filestore --source ./mlruns --target sqlite:///mlflow.db`"
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        make_once(path, _make_schema)
-        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except Exception as error:  # MLflow raises its own, SQLAlchemy's and alembic's here
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "schema" in words:
-            raise UserError(
-                f"{path}: made by another version of MLflow; back it up and run `mlflow db upgrade {uri}`"
-            ) from None
-        raise UserError(f"{path}: not a usable MLflow store ({words:.200})") from None
-    return uri
-
-
-def _is_file_store(folder: Path) -> bool:
-    return any(p.name.isdigit() and (p / "meta.yaml").exists() for p in folder.iterdir()) if folder.is_dir() else False
-
-
-def _make_schema(path: Path) -> None:
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    store = SqlAlchemyStore(f"sqlite:///{path}", "./mlruns")
-    store.engine.dispose()
 
 
 @dataclass(slots=True)
@@ -317,6 +261,14 @@ class Tracker:
                 "this folder was moved: MLflow looks for artifacts in %s; make them seen again with "
                 "`mkdir -p %s && ln -s %s %s`", then, then.parent, now, then,
             )  # fmt: skip
+
+
+def make_schema(path: Path) -> None:
+    """Make the tables of MLflow's in a SQLite file."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # on first use alone
+
+    store = SqlAlchemyStore(f"sqlite:///{path}", "./mlruns")
+    store.engine.dispose()
 
 
 def its_run(study_id: str, run: str) -> str:

@@ -41,6 +41,11 @@ def sqlite_path(url: str) -> Path:
     return Path(parsed.database).absolute()
 
 
+def is_missing(uri: str) -> bool:
+    """Whether a URI names a SQLite file that is not there: whoever asked it anything would make it."""
+    return uri.startswith("sqlite:") and not sqlite_path(uri).is_file()
+
+
 def masked(url: str) -> str:
     """The URL without its password, whether or not it can be parsed."""
     try:

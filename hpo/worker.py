@@ -282,11 +282,8 @@ def _lane(
         place = Workplace(records, make_pruner(spec), trainer, stopping, emit, mirror)
         return search(place, make_scheduler(spec), owner, opened.n_trials)
     finally:
-        # While something is owned, its file proves that the owner is gone: where the store is away or full, it stays.
-        with contextlib.suppress(*STORE_ERRORS):
-            leases.release_all(owner)
-            owner.file.unlink(missing_ok=True)
-        owner.lock.release()
+        with contextlib.suppress(*STORE_ERRORS):  # whoever looks for work sees that it is gone
+            leases.leave(owner)
 
 
 def _of_lane(emit: Emit, number: int) -> Emit:

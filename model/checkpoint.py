@@ -141,22 +141,24 @@ class Writing:
         Raises:
             OSError: of that one.
         """
-        self.wait()
+        self._wait()
         self._last = self._thread.submit(self.checkpoints.save, payload, epoch, best)
 
-    def wait(self) -> None:
-        """Wait until all is kept.
+    def close(self) -> None:
+        """Wait until all is kept, and let go of the thread.
 
         Raises:
             OSError: the disk is full or refuses.
         """
+        try:
+            self._wait()
+        finally:
+            self._thread.shutdown()
+
+    def _wait(self) -> None:
         last, self._last = self._last, None
         if last is not None:
             last.result()
-
-    def close(self) -> None:
-        """Let go of the thread."""
-        self._thread.shutdown()
 
 
 def _best_name(epoch: int) -> str:

@@ -51,7 +51,7 @@ class Compute:
 
     @contextmanager
     def denormals_off(self) -> Iterator[None]:
-        """Numbers below 1.2e-38 count as zero on a CPU, where they take a hundred times as long as others.
+        """Numbers below 1.2e-38 count as zero on a CPU, where they take many times as long as others.
 
         An optimizer's moments get there: those of a unit that is never active fall by a tenth each step, and stay at
         the smallest number there is. Only here: what decides trials runs in the same thread, and is not to change.

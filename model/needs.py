@@ -15,6 +15,7 @@ from model.network import CHANNELS, EmotionCNN, n_weights
 from model.steps import Steps, Stop
 
 WEIGHT_BYTES = 4
+_VALIDATION_SHARE = 0.1
 _TEMPORARY = 1.25
 """What a step holds over what it keeps for its backward pass: gradients of activations, work space of convolutions."""
 
@@ -56,6 +57,11 @@ def validation_image_bytes(pool_stride: int, image_size: int, dtype: torch.dtype
         most = max(most, (n_in + 2 * channels) * size**2)
         n_in, size = channels, (size - 2) // pool_stride + 1
     return _TEMPORARY * dtype.itemsize * most
+
+
+def validation_batch(most: int, an_image: float, memory: float) -> int:
+    """Images at a time in validation: `most`, or as many as take a tenth of the memory."""
+    return max(1, min(most, int(_VALIDATION_SHARE * memory / an_image)))
 
 
 def _kept(network: EmotionCNN, images: Tensor) -> int:

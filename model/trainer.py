@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 
 
 _FORMAT = 2
-_VALIDATION_SHARE = 0.1
-"""How much of the memory validation may take."""
 """Of checkpoints: raised when an older one would go on otherwise than it began."""
 
 
@@ -94,7 +92,7 @@ class FaceTrainer:
         bytes_of = needs.fused_image_bytes if self.compute.captures else needs.image_bytes
         memory, network = share * self.compute.memory, (pool_stride, faces.image_size)
         validated = needs.validation_image_bytes(*network, precision)
-        n_validated = max(1, min(self.compute.validation_batch, int(_VALIDATION_SHARE * memory / validated)))
+        n_validated = needs.validation_batch(self.compute.validation_batch, validated, memory)
         self.compute = replace(self.compute, validation_batch=n_validated)
         self._needs = needs.Needs(
             needs.weights_of(*network),
@@ -176,13 +174,9 @@ class FaceTrainer:
                 yield metrics
         finally:
             with self._counted("checkpoint"):
-                try:
-                    writing.wait()
-                    if unkept is not None:
-                        writing.save(unkept, len(progress.history), (progress.best_epoch, progress.best_weights))
-                        writing.wait()
-                finally:
-                    writing.close()
+                writing.close()
+                if unkept is not None:
+                    checkpoints.save(unkept, len(progress.history), (progress.best_epoch, progress.best_weights))
                 if progress.history:  # one that was stopped may never go on: its study may be at its end
                     self._write_results(workdir, hyperparameters, progress, checkpoints)
 

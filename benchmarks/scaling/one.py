@@ -56,7 +56,7 @@ def ours(url: str, name: str) -> Callable[[int], list[float]]:
 
         owner = become_owner(leases.owners, name)
         search(Workplace(records, make_pruner(STUDY), trainer, stopping, told), make_scheduler(STUDY), owner, None)
-        owner.leave()
+        leases.leave(owner)
         return ended
 
     return run

@@ -221,3 +221,13 @@ def test_runs_with_values_a_comparison_and_the_leaderboard_are_seen_without_sett
         page.goto(f"{server}/#/experiments/{experiment}/runs/{tracked['study'][0].info.run_id}/artifacts")
         seen(page, "leaderboard.csv")
         browser.close()
+
+
+def test_an_unknown_study_is_refused_and_no_store_is_made_for_it(tmp_path):
+    command = [sys.executable, "-m", "hpo.ui", "--study", "nope", "--no-browser"]
+
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert "nope" in done.stderr
+    assert list(tmp_path.iterdir()) == []

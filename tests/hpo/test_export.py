@@ -39,6 +39,17 @@ def test_where_only_another_study_has_weights_there_are_none(options, tmp_path):
     assert not (tmp_path / "mlflow.db").exists()
 
 
+def test_a_password_in_the_tracking_uri_is_not_shown(options, tmp_path, capsys):
+    study = make_study(tmp_path)
+    options.tracking_uri = "http://me:secret@host"
+
+    with_weights(options, study, [0])
+
+    said = capsys.readouterr().err
+    assert "must hold no user and password" in said
+    assert "secret" not in said
+
+
 def test_a_study_of_optunas_own_making_is_refused(options, tmp_path):
     study = make_study(tmp_path)
     study._storage.set_study_user_attr(study._study_id, "hpo.study_id", None)

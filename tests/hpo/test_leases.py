@@ -40,7 +40,7 @@ def test_a_live_owner_holds_and_one_that_left_does_not(leases, tmp_path):
     assert not leases.is_free(3)
     leases.release(lease)
     assert leases.is_free(3)
-    owner.leave()
+    leases.leave(owner)
 
 
 def test_a_killed_owner_is_seen_at_once(leases, tmp_path):

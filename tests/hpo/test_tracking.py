@@ -8,7 +8,8 @@ from mlflow import MlflowClient
 
 from hpo.errors import UserError
 from hpo.outbox import PARENT, open_outbox
-from hpo.tracking import Tracker, check_uri
+from hpo.tracking import Tracker
+from hpo.tracking_store import check_uri
 
 OPEN = {
     "name": "#0",

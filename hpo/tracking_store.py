@@ -1,0 +1,63 @@
+"""Where MLflow keeps runs: a tracking URI is checked, and a SQLite store of its own is made whole before it is used."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hpo.errors import UserError
+from hpo.sqlite import make_once, refuse_network
+from hpo.tracked import DEFAULT_URI
+from hpo.tracking import MlflowClient, make_schema
+from hpo.urls import sqlite_path
+
+
+def check_uri(uri: str, *, make: bool = True) -> str:
+    """The tracking URI, ready to be used: of a SQLite store the schema is made, once, before anybody opens it.
+
+    Args:
+        uri: as it was given.
+        make: whether to make a SQLite store that is not there; else it is only to be asked, and stays unmade.
+
+    Raises:
+        UserError: it can't be a tracking URI, holds a password, or its store is another version's.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise UserError(f"--tracking-uri is no URI ({error}), need sqlite:///FILE or http://HOST:PORT") from None
+    if parts.password or (parts.username and parts.scheme.startswith("http")):
+        raise UserError(
+            "--tracking-uri must hold no user and password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    if parts.scheme in {"http", "https"}:
+        if not parts.hostname:
+            raise UserError(f"--tracking-uri {uri!r} names no host, need http://HOST:PORT")
+        return uri
+    if parts.scheme != "sqlite":
+        raise UserError(f"--tracking-uri {uri!r} is not supported, need sqlite:///FILE or http://HOST:PORT")
+    path = sqlite_path(uri)
+    refuse_network(path)
+    if uri == DEFAULT_URI and _is_file_store(Path("mlruns")):
+        raise UserError(
+            "./mlruns holds an old MLflow file store, which MLflow no longer reads beside mlflow.db; move it away, or "
+            "migrate it with `mlflow migrate-filestore --source ./mlruns --target sqlite:///mlflow.db`"
+        )
+    if not make and not path.is_file():
+        return uri
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_once(path, make_schema)
+        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # MLflow raises its own, SQLAlchemy's and alembic's here
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "schema" in words:
+            raise UserError(
+                f"{path}: made by another version of MLflow; back it up and run `mlflow db upgrade {uri}`"
+            ) from None
+        raise UserError(f"{path}: not a usable MLflow store ({words:.200})") from None
+    return uri
+
+
+def _is_file_store(folder: Path) -> bool:
+    return any(p.name.isdigit() and (p / "meta.yaml").exists() for p in folder.iterdir()) if folder.is_dir() else False
