@@ -1,11 +1,17 @@
 """What all tests share: a cache of their own, and where the real data are."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.hpo.postgres import a_server
+
+# Triton decides as it is first imported whether its own functions are interpreted, and some of torch imports it unasked.
+with pytest.MonkeyPatch.context() as _environment, suppress(ImportError):
+    _environment.setenv("TRITON_INTERPRET", "1")
+    import triton.language  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

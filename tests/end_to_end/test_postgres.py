@@ -41,15 +41,16 @@ def wait_for(file: Path, command: subprocess.Popen[bytes], folder: Path) -> None
 
 
 def test_eight_workers_outlast_ten_restarts_of_the_server_and_a_minute_without_it(tmp_path):
-    study = write_toy(tmp_path, trials=40, epochs=20, pause=0.05)
+    study = write_toy(tmp_path, trials=40, epochs=20, pause=0.5)  # 50 s of training at the least
     with a_server() as server:
         url = server.url("study")
         command = start(tmp_path, "--study", str(study), "--storage", url, "--workers", "8")
         wait_for(tmp_path / "witness.txt", command, tmp_path)
         for _ in range(10):
-            time.sleep(2)
+            time.sleep(1)
             server.restart()
         server.stop()
+        assert len(witnessed(tmp_path)) < 40 * 20, "nothing was left to train when the server went away"
         time.sleep(60)
         server.start()
 
