@@ -27,6 +27,7 @@ from hpo.prepared import cores
 from hpo.spec import StudySpec
 from hpo.stages import command_began, reached
 from hpo.storage import open_store
+from hpo.tracking_store import check_uri, open_uri
 from hpo.worker import Assignment
 
 
@@ -44,6 +45,7 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
     uri = tracking_uri(options.tracking_uri)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     began = command_began()
+    is_safe = check_uri(uri)
     if options.mirror is not None:
         open_mirror(options.mirror, "")  # a mistake in it is told before anything begins
     reached("the study is loaded", began)
@@ -57,7 +59,14 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
         console.width = 160  # a pipe has no width: nothing is cut there
     display = Display(console, spec)
     conductor = Conductor(
-        spec, store, uri, tracking, Path(options.workdir), display, may_grow=plan is None and not options.confirm
+        spec,
+        store,
+        uri,
+        tracking,
+        Path(options.workdir),
+        display,
+        is_safe=is_safe,
+        may_grow=plan is None and not options.confirm,
     )
     # A device that is named is the only one; which one it is only its framework knows.
     gpus = visible_gpus() if options.device in {None, "cuda"} else []
@@ -94,11 +103,9 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
 
 
 def _open_tracking(uri: str, began: float, done: Future[None]) -> None:
-    """Import MLflow and make its schema, some four seconds on first use: meanwhile workers get ready."""
+    """Import MLflow and make its schema, some four seconds on first use: meanwhile workers get ready, and train."""
     try:
-        from hpo.tracking_store import check_uri
-
-        check_uri(uri)
+        open_uri(uri)
     except BaseException as error:  # whoever waits for it is told
         done.set_exception(error)
         return

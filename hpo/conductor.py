@@ -4,8 +4,9 @@ import logging
 import math
 import shlex
 import sys
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from hpo.drawing import Drawing
 from hpo.launch import Launcher
 from hpo.leases import Leases, become_owner
 from hpo.names import OUTBOX
-from hpo.outbox import PARENT, open_outbox
+from hpo.outbox import PARENT, Outbox, open_outbox
 from hpo.records import Records
 from hpo.search import MAX_FAILURES_IN_A_ROW
 from hpo.spec import StudySpec
@@ -61,6 +62,8 @@ class Conductor:
     """Ends when MLflow's store can be used, or with what is wrong with it."""
     workdir: Path
     display: Display
+    is_safe: bool
+    """Whether nothing in MLflow's store can be wrong, so that training need not wait for it."""
     may_grow: bool
     """Whether more trials can be asked for."""
     _records: Records | None = None
@@ -75,7 +78,7 @@ class Conductor:
         """Whether what the workers need is there; raises what is wrong with it."""
         if self.tracking.done():
             self.tracking.result()
-        return self.tracking.done()
+        return self.is_safe or self.tracking.done()
 
     def on_event(self, worker: int, event: Mapping[str, Any]) -> None:
         """Take in what a worker tells."""
@@ -101,13 +104,21 @@ class Conductor:
         folder = self.workdir / self.spec.name
         self._records = Records(self.spec, self.store, study, leases, outbox, identity, folder)
         parent_status(outbox, "RUNNING", words="running")
-        from hpo.tracking import Tracker
-
-        tracker = Tracker(self.tracking_uri, outbox, self.spec.name, study_id)
-        self._delivery = Delivery(tracker, delivery_lock(Path(OUTBOX), study_id))
         self._drawing = Drawing(self.spec.draw, outbox, folder)
         self._drawing.add_left(self._trials())
         self.display.open(self._trials(), n_trials)
+
+    def _deliver(self) -> None:
+        """Deliver to MLflow once its store is there and the study is open; raises what is wrong with the store."""
+        if self._delivery is not None or self._records is None or not self.tracking.done():
+            return
+        self.tracking.result()
+        from hpo.tracking import Tracker
+
+        records = self._records
+        study_id = records.identity.study_id
+        tracker = Tracker(self.tracking_uri, records.outbox, self.spec.name, study_id)
+        self._delivery = Delivery(tracker, delivery_lock(Path(OUTBOX), study_id))
 
     def _trials(self) -> Sequence[FrozenTrial]:
         """All trials, as they are, or were when the store was last there."""
@@ -170,7 +181,8 @@ class Conductor:
         return False
 
     def tick(self) -> None:
-        """Draw anew, and say what is new about MLflow."""
+        """Draw anew, and say what is new about MLflow; raises what is wrong with its store."""
+        self._deliver()
         problem = self._delivery.tracker.problem if self._delivery else None
         if problem is not None and self._problem is None:
             self.display.say(f"MLflow is not reached ({problem}); the study goes on, and delivers when it is")
@@ -183,7 +195,7 @@ class Conductor:
         for text in self._errors:
             sys.stderr.write(f"{text}\n")
         timed_out, done = code == 0 and launcher.stopping, code == 0 and not launcher.stopping
-        if self._records is not None and self._delivery is not None and self._drawing is not None:
+        if self._records is not None and self._drawing is not None:
             try:
                 self._wait_for_pictures(launcher, within=TIMED_OUT_SECONDS if timed_out else math.inf)
                 self._rest(code, done=done)
@@ -193,10 +205,7 @@ class Conductor:
                 log.debug("%s", error, exc_info=True)
                 sys.stderr.write(f"the stores could not be brought to rest: {first_line(error)}\n")
             trials = self._trials()
-            waiting = self._delivery.drain(
-                lambda seconds: launcher.stop_signal is not None and seconds > SIGNALLED_SECONDS
-            )
-            self._delivery.close()
+            waiting = self._delivered(self._records.outbox, lambda: launcher.stop_signal is not None)
             if table := best_table(self.spec, trials):
                 say(f"best trials of {self.spec.name}, by their {self.spec.value} epoch")
                 self.display.console.print(table)
@@ -214,6 +223,17 @@ class Conductor:
         if timed_out:
             say(f"timeout reached; the same command goes on: {same_command()}")
         return code
+
+    def _delivered(self, outbox: Outbox, is_signalled: Callable[[], bool]) -> int:
+        """Let what waits be delivered; gives how many rows still wait."""
+        while not self.tracking.done() and not is_signalled():  # its schema is still being made
+            time.sleep(0.05)
+        self._deliver()
+        if self._delivery is None:
+            return outbox.n_waiting()
+        waiting = self._delivery.drain(lambda seconds: is_signalled() and seconds > SIGNALLED_SECONDS)
+        self._delivery.close()
+        return waiting
 
     def _wait_for_pictures(self, launcher: Launcher, within: float) -> None:
         """Let what is to be drawn be drawn; a signal, or the time `within` (seconds), leaves it to the next command."""

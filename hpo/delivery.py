@@ -104,9 +104,9 @@ def deliver_all(uri: str, outboxes: Path, outbox: Outbox, study: str, study_id: 
         UserError: the URI can't be one of MLflow's.
     """
     from hpo.tracking import Tracker
-    from hpo.tracking_store import check_uri
+    from hpo.tracking_store import open_uri
 
-    delivery = Delivery(Tracker(check_uri(uri), outbox, study, study_id), delivery_lock(outboxes, study_id))
+    delivery = Delivery(Tracker(open_uri(uri), outbox, study, study_id), delivery_lock(outboxes, study_id))
     waiting = delivery.drain()
     delivery.close()
     return (delivery.tracker.problem or "it takes too long") if waiting else None

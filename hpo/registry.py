@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hpo.tracking import MlflowClient, MlflowException, ModelVersion, mlflow
-from hpo.tracking_store import check_uri
+from hpo.tracking_store import open_uri
 
 _NONE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
@@ -80,5 +80,5 @@ def registry(uri: str) -> Registry:
     Raises:
         UserError: it can't be a tracking URI.
     """
-    uri = check_uri(uri)
+    uri = open_uri(uri)
     return Registry(MlflowClient(tracking_uri=uri, registry_uri=uri))

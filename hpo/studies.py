@@ -218,9 +218,9 @@ def _delete_runs(uri: str, name: str, study_id: str) -> None:
     if is_missing(uri):
         return
     from hpo.experiments import delete_runs
-    from hpo.tracking_store import check_uri  # mlflow: 2 s
+    from hpo.tracking_store import open_uri  # mlflow: 2 s
 
-    n_deleted, n_kept = delete_runs(check_uri(uri), name, study_id)
+    n_deleted, n_kept = delete_runs(open_uri(uri), name, study_id)
     if n_kept:
         sys.stdout.write(f"{n_kept} MLflow run{'s'[: n_kept != 1]} stay: registered models are made of them\n")
     if n_deleted and not n_kept and uri.startswith("sqlite:"):

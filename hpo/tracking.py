@@ -52,7 +52,7 @@ class Tracker:
     """Tells MLflow what one study's outbox holds, in order, each thing once.
 
     Args:
-        uri: as `check_uri` gave it.
+        uri: as `open_uri` gave it.
         outbox: of the study.
         study: its name: the experiment's.
         study_id: the tag by which its runs are known among those of other people's studies of the same name.

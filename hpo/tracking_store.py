@@ -1,24 +1,23 @@
 """Where MLflow keeps runs: a tracking URI is checked, and a SQLite store of its own is made whole before it is used."""
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from hpo.errors import UserError
 from hpo.sqlite import make_once, refuse_network
 from hpo.tracked import DEFAULT_URI
-from hpo.tracking import MlflowClient, make_schema
 from hpo.urls import sqlite_path
 
 
-def check_uri(uri: str, *, make: bool = True) -> str:
-    """The tracking URI, ready to be used: of a SQLite store the schema is made, once, before anybody opens it.
+def check_uri(uri: str) -> bool:
+    """Refuse a tracking URI that can be none, at once: without MLflow, whose import takes two seconds.
 
-    Args:
-        uri: as it was given.
-        make: whether to make a SQLite store that is not there; else it is only to be asked, and stays unmade.
+    Returns:
+        Whether nothing in it can be wrong: a server, which is waited for, or a SQLite file that is yet to be made.
 
     Raises:
-        UserError: it can't be a tracking URI, holds a password, or its store is another version's.
+        UserError: it can't be a tracking URI, holds a password, or is a place where no store can be.
     """
     try:
         parts = urlsplit(uri)
@@ -31,7 +30,7 @@ def check_uri(uri: str, *, make: bool = True) -> str:
     if parts.scheme in {"http", "https"}:
         if not parts.hostname:
             raise UserError(f"--tracking-uri {uri!r} names no host, need http://HOST:PORT")
-        return uri
+        return True
     if parts.scheme != "sqlite":
         raise UserError(f"--tracking-uri {uri!r} is not supported, need sqlite:///FILE or http://HOST:PORT")
     path = sqlite_path(uri)
@@ -41,8 +40,25 @@ def check_uri(uri: str, *, make: bool = True) -> str:
             "./mlruns holds an old MLflow file store, which MLflow no longer reads beside mlflow.db; move it away, or "
             "migrate it with `mlflow migrate-filestore --source ./mlruns --target sqlite:///mlflow.db`"
         )
-    if not make and not path.is_file():
+    return not path.exists() and os.access(path.parent, os.W_OK | os.X_OK)
+
+
+def open_uri(uri: str, *, make: bool = True) -> str:
+    """The tracking URI, ready to be used: of a SQLite store the schema is made, once, before anybody opens it.
+
+    Args:
+        uri: as it was given.
+        make: whether to make a SQLite store that is not there; else it is only to be asked, and stays unmade.
+
+    Raises:
+        UserError: as `check_uri`, and where its store is another version's.
+    """
+    check_uri(uri)
+    if not uri.startswith("sqlite:") or not (make or sqlite_path(uri).is_file()):
         return uri
+    from hpo.tracking import MlflowClient, make_schema
+
+    path = sqlite_path(uri)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         make_once(path, make_schema)

@@ -110,16 +110,16 @@ def look(options: Namespace) -> int:
 def _served(options: Namespace, name: str, servers: "list[Server]", stop: "Stop") -> Iterator[tuple[str, str]]:
     """Start what is wanted, adding it to `servers`; gives each by what it is and its address, once it answers."""
     from hpo.experiments import experiment_of
-    from hpo.tracking_store import check_uri  # mlflow: 2 s
+    from hpo.tracking_store import open_uri  # mlflow: 2 s
 
-    uri = check_uri(tracking_uri(options.tracking_uri), make=False)
+    uri = open_uri(tracking_uri(options.tracking_uri), make=False)
     experiment = experiment_of(uri, name)
     if experiment is None or options.dashboard:
         _refuse_unknown(options, name, known=experiment is not None)
     if uri.startswith("http"):
         mlflow_address = uri.rstrip("/")
     else:
-        check_uri(uri)
+        open_uri(uri)
         sys.stderr.write("MLflow is being started\n")  # that takes it ten seconds and more
         server = start_mlflow(uri, options.port or free_port(MLFLOW_PORT))
         servers.append(server)

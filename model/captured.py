@@ -16,6 +16,7 @@ from torch.nn import functional
 from model import fused
 from model.device import Compute
 from model.hyperparameters import Hyperparameters
+from model.optimizers import update
 from model.steps import DeviceFaces, Stop, Sums, TrainingState, n_parts_of
 
 CAPTURE_FROM = 30
@@ -101,7 +102,7 @@ class CapturedSteps:
             share.backward()  # type: ignore[no-untyped-call]
             self._loss_sum += loss.detach() * len(part)
             self._hits += (logits.detach().argmax(1) == labels).sum()
-        optimizer.step()
+        update(optimizer)
         self._updates += 1
         self._seed += 1
 

@@ -126,12 +126,17 @@ class CheckpointFolder:
 
 @dataclass(slots=True)
 class Writing:
-    """Keeps checkpoints of one trial in a thread of its own, one after the other, while training goes on.
+    """Keeps checkpoints of one trial, one after the other.
 
-    What is to be kept must not change meanwhile. An error comes with the next call.
+    Attributes:
+        checkpoints: where they are kept.
+        beside: whether in a thread of its own, while training goes on. What is to be kept must not change meanwhile,
+            and an error comes with the next call. For training that computes elsewhere: where it has every core, a
+            thread more only lets its own wait for each other.
     """
 
     checkpoints: CheckpointFolder
+    beside: bool
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "checkpoint"))
     _last: "Future[None] | None" = None
 
@@ -139,8 +144,11 @@ class Writing:
         """See `CheckpointFolder.save`; waits for the one before.
 
         Raises:
-            OSError: of that one.
+            OSError: the disk is full or refuses; or did, with the one before.
         """
+        if not self.beside:
+            self.checkpoints.save(payload, epoch, best)
+            return
         self._wait()
         self._last = self._thread.submit(self.checkpoints.save, payload, epoch, best)
 

@@ -2,12 +2,10 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from model import optimizers
 from model.hyperparameters import Hyperparameters
@@ -23,17 +21,18 @@ _TEMPORARY = 1.25
 def image_bytes(pool_stride: int, image_size: int, dtype: torch.dtype) -> float:
     """Memory that each image of a batch takes in a training step: what a forward pass keeps, and what is temporary.
 
-    Counted without any memory, on torch's meta device.
+    A block keeps its convolution's output as it is and normalised; of what is pooled the places, eight bytes each, the
+    clipped values, the mask and the product.
 
     Args:
         pool_stride: of the network.
         image_size: S.
         dtype: of the activations.
     """
-    with torch.device("meta"):
-        network = EmotionCNN(0.5, pool_stride, image_size).to(dtype)
-        images = torch.empty((4, 1, image_size, image_size), dtype=dtype)
-    return _TEMPORARY * (_kept(network, images) - _kept(network, images[:2].clone())) / 2
+    kept = 0
+    for channels, size, pooled in _maps(pool_stride, image_size):
+        kept += channels * (dtype.itemsize * (2 * size**2 + 3 * pooled**2) + 8 * pooled**2)
+    return _TEMPORARY * kept
 
 
 def fused_image_bytes(pool_stride: int, image_size: int, dtype: torch.dtype) -> float:
@@ -41,21 +40,19 @@ def fused_image_bytes(pool_stride: int, image_size: int, dtype: torch.dtype) -> 
 
     In its backward pass the gradient of one output is there as well.
     """
-    kept, outputs, size = dtype.itemsize * 16 * image_size**2, [], image_size
-    for channels in CHANNELS:
-        pooled = (size - 2) // pool_stride + 1
+    kept, outputs = dtype.itemsize * 16 * image_size**2, []
+    for channels, size, pooled in _maps(pool_stride, image_size):
         outputs.append(dtype.itemsize * channels * size**2)
         kept += outputs[-1] + (dtype.itemsize + 1) * channels * pooled**2
-        size = pooled
     return _TEMPORARY * (kept + max(outputs))
 
 
 def validation_image_bytes(pool_stride: int, image_size: int, dtype: torch.dtype) -> float:
     """Memory that each image takes in validation, where nothing is kept: a block's input, and its output twice."""
-    most, n_in, size = 0, 1, image_size
-    for channels in CHANNELS:
+    most, n_in = 0, 1
+    for channels, size, _ in _maps(pool_stride, image_size):
         most = max(most, (n_in + 2 * channels) * size**2)
-        n_in, size = channels, (size - 2) // pool_stride + 1
+        n_in = channels
     return _TEMPORARY * dtype.itemsize * most
 
 
@@ -64,18 +61,13 @@ def validation_batch(most: int, an_image: float, memory: float) -> int:
     return max(1, min(most, int(_VALIDATION_SHARE * memory / an_image)))
 
 
-def _kept(network: EmotionCNN, images: Tensor) -> int:
-    """Bytes of all storages that a forward pass keeps; what does not grow with the batch is in it, too."""
-    storages: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage._cdata] = storage  # noqa: SLF001  the one thing by which two views of a storage are known
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        network(images).float().logsumexp(1)
-    return sum(storage.nbytes() for storage in storages.values())
+def _maps(pool_stride: int, image_size: int) -> Iterator[tuple[int, int, int]]:
+    """Of each block the channels, and the side of its maps before and after pooling."""
+    size = image_size
+    for channels in CHANNELS:
+        pooled = (size - 2) // pool_stride + 1
+        yield channels, size, pooled
+        size = pooled
 
 
 def weights_of(pool_stride: int, image_size: int) -> int:

@@ -3,6 +3,7 @@
 Importing this takes no time: the studies read the table, and torch comes when an optimizer is made.
 """
 
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -46,12 +47,38 @@ class Kind:
         """
         import torch.optim
 
+        _spare_the_compiler()
         kind = getattr(torch.optim, self.name)
         how = {"fused" if self.is_fused else "foreach": True}
         if captured and self.is_capturable:
             how["capturable"] = True
         made: Optimizer = kind(weights, lr=learning_rate, weight_decay=weight_decay, **how, **self.constants)
         return made
+
+
+def update(optimizer: "Optimizer") -> None:
+    """One update of the weights by their gradients: the optimizer's own `step`.
+
+    Without what torch wraps it in, hooks that nobody has here among it: that imports its compiler, 1.8 s for every
+    worker, only to be left alone by it.
+    """
+    import torch
+
+    with torch.no_grad():
+        inspect.unwrap(type(optimizer).step)(optimizer)
+
+
+def _spare_the_compiler() -> None:
+    """Let none of an optimizer's other methods import torch's compiler.
+
+    `torch._compile._disable_dynamo` does so on a method's first call, unless the method has this attribute. Nothing is
+    compiled here; in a torch that names it otherwise this does nothing.
+    """
+    import torch.optim
+
+    for method in vars(torch.optim.Optimizer).values():
+        if (plain := getattr(method, "__wrapped__", None)) is not None:
+            plain.__dict__.setdefault("__dynamo_disable", plain)
 
 
 OPTIMIZERS = {

@@ -19,7 +19,7 @@ from model.device import Compute
 from model.evaluation import Confusion
 from model.hyperparameters import Hyperparameters
 from model.network import N_CLASSES, EmotionCNN
-from model.optimizers import decayed, set_learning_rate
+from model.optimizers import decayed, set_learning_rate, update
 
 Stop = Callable[[], bool]
 
@@ -159,5 +159,5 @@ def step(
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
         hits.append((logits.detach().argmax(1) == part.labels).sum())
-    optimizer.step()
+    update(optimizer)
     return sum(losses[1:], losses[0]), sum(hits[1:], hits[0])

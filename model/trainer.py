@@ -158,7 +158,7 @@ class FaceTrainer:
     ) -> Iterator[dict[str, float]]:
         kept_at, n_images = time.monotonic(), len(self._training.labels)
         unkept: Payload | None = None
-        writing = Writing(checkpoints)
+        writing = Writing(checkpoints, beside=self.compute.device.type != "cpu")
         try:
             for metrics in train_epochs(
                 state, self._training, self._validation, hyperparameters, self.compute, self.stop, n_parts

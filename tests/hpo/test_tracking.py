@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from hpo.errors import UserError
 from hpo.outbox import PARENT, open_outbox
 from hpo.tracking import Tracker
-from hpo.tracking_store import check_uri
+from hpo.tracking_store import open_uri
 
 OPEN = {
     "name": "#0",
@@ -24,7 +24,7 @@ STUDY = {**OPEN, "name": "study s", "tags": {"hpo.study_id": "id", "hpo.kind": "
 @pytest.fixture(scope="session")
 def template(tmp_path_factory):
     path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    check_uri(f"sqlite:///{path}")
+    open_uri(f"sqlite:///{path}")
     return path
 
 
@@ -139,7 +139,7 @@ def test_an_unreachable_server_is_a_problem_not_an_error(outbox):
 )  # fmt: skip
 def test_a_tracking_uri_that_can_not_be_is_one_line_without_its_secret(uri, words):
     with pytest.raises(UserError) as caught:
-        check_uri(uri)
+        open_uri(uri)
 
     assert words in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -151,7 +151,7 @@ def test_an_old_file_store_is_told_with_the_way_on(tmp_path, monkeypatch):
     (tmp_path / "mlruns" / "0" / "meta.yaml").write_text("x")
 
     with pytest.raises(UserError, match="mlflow migrate-filestore"):
-        check_uri("sqlite:///mlflow.db")
+        open_uri("sqlite:///mlflow.db")
 
 
 def test_a_store_of_another_version_is_told_with_the_way_on(template, tmp_path):
@@ -160,7 +160,7 @@ def test_a_store_of_another_version_is_told_with_the_way_on(template, tmp_path):
         connection.execute("UPDATE alembic_version SET version_num = 'cfd24bdc0731'")
 
     with pytest.raises(UserError, match="mlflow db upgrade"):
-        check_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+        open_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
 def test_rows_that_wait_when_their_run_is_found_deleted_all_arrive(client, outbox, tmp_path):

@@ -1,12 +1,13 @@
 """A checkpoint loads whole or not at all, and the one before it stands."""
 
+import errno
 import pickle
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.checkpoint import CheckpointFolder
+from model.checkpoint import CheckpointFolder, Writing
 
 
 def payload(epoch: int) -> dict:
@@ -86,6 +87,29 @@ def test_a_flipped_bit_anywhere_is_found(folder, place):
     file.write_bytes(content)
 
     assert newest(folder) == 2
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_is_kept_while_training_goes_on_is_there_at_its_end(tmp_path, beside):
+    writing = Writing(CheckpointFolder(tmp_path), beside=beside)
+    for epoch in (1, 2, 3):
+        writing.save(payload(epoch), epoch, (epoch, {"w": torch.zeros(3)}))
+    writing.close()
+
+    assert newest(writing.checkpoints) == 3
+
+
+def test_a_disk_that_was_full_beside_training_is_said_with_the_next_one(tmp_path, monkeypatch):
+    def refuse(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(CheckpointFolder, "save", refuse)
+    writing = Writing(CheckpointFolder(tmp_path), beside=True)
+    writing.save(payload(1), 1, (1, {}))
+
+    with pytest.raises(OSError, match="No space left"):
+        writing.save(payload(2), 2, (2, {}))
+    writing.close()
 
 
 def test_missing_best_weights_fall_back_too(folder):

@@ -119,7 +119,7 @@ def test_closing_keeps_what_was_trained(tmp_path):
     assert len(again) == 4
 
 
-def test_a_disk_that_is_full_while_training_goes_on_is_said(tmp_path, monkeypatch):
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
     def refuse(*_args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
