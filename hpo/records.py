@@ -205,11 +205,13 @@ class Records:
                 self._note_times(lease, trial, times)
             value = trial_value(self.spec, trial) if state != TrialState.FAIL else None
             its_own = [(trial.number, value)] if state == TrialState.COMPLETE and value is not None else []
-            best_first = self._best_first(its_own, self.spec.keep_weights + 1)
-            self._let_go(best_first[self.spec.keep_weights :])
+            trials = self.trials()  # once: all that run are read anew for it
+            best_first = self._best_first(trials, its_own, self.spec.keep_weights + 1)
+            self._let_go([n for n in best_first[self.spec.keep_weights :] if n != trial.number])
             if self.spec.draw is not None:
                 mark_undrawn(self.folder / str(trial.number))
-            self._close(lease, trial, state, reason, value, kept=trial.number in best_first[: self.spec.keep_weights])
+            kept = trial.number in best_first[: self.spec.keep_weights]
+            self._close(lease, trial, state, reason, value, n_ended=_n_ended(trials), kept=kept)
             if is_due(self.folder):
                 log_best(self.outbox, self.spec, self.trials(), self.folder)
         return trial.number, value
@@ -232,19 +234,23 @@ class Records:
         """
         trials = [self.trial(lease.trial_id) for lease in leases]
         ending = [(lease, t, trial_value(self.spec, t)) for lease, t in zip(leases, trials, strict=True)]
-        best_first = self._best_first([(trial.number, value) for _, trial, value in ending if value is not None])
+        all_trials = self.trials()
+        valued = [(trial.number, value) for _, trial, value in ending if value is not None]
+        best_first, n_ended = self._best_first(all_trials, valued), _n_ended(all_trials)
         best = set(best_first[: self.spec.keep_weights])
-        for lease, trial, value in ending:
+        for n, (lease, trial, value) in enumerate(ending):
             if stop():
                 break
-            self._prune(lease, trial, reason, value, kept=trial.number in best)
+            self._prune(lease, trial, reason, value, n_ended=n_ended + n, kept=trial.number in best)
             self._remove_checkpoints(trial.number)
             if trial.number in best:
                 yield trial.number
         self._settle_best([number for number in best_first if number not in best])
 
     @_lasting
-    def _prune(self, lease: Lease, trial: FrozenTrial, reason: str, value: float | None, *, kept: bool) -> None:
+    def _prune(
+        self, lease: Lease, trial: FrozenTrial, reason: str, value: float | None, *, n_ended: int, kept: bool
+    ) -> None:
         with self.store.lock():
             if self.trial(lease.trial_id).state.is_finished():  # the store went away before it could say so
                 self.leases.drop(lease.trial_id)
@@ -252,17 +258,20 @@ class Records:
             self.refuse_lost(lease)
             if kept and self.spec.draw is not None:
                 mark_undrawn(self.folder / str(trial.number))
-            self._close(lease, trial, TrialState.PRUNED, reason, value, kept=kept)
+            self._close(lease, trial, TrialState.PRUNED, reason, value, n_ended=n_ended, kept=kept)
 
     @_lasting
     def _settle_best(self, not_kept: Collection[int]) -> None:
         with self.store.lock():
-            self._let_go(not_kept)
-            log_best(self.outbox, self.spec, self.trials(), self.folder)
+            trials = self.trials()
+            self._let_go([number for number in not_kept if trials[number].state.is_finished()])
+            log_best(self.outbox, self.spec, trials, self.folder)
 
-    def _best_first(self, besides: Sequence[tuple[int, float]], n: int | None = None) -> list[int]:
+    def _best_first(
+        self, trials: Sequence[FrozenTrial], besides: Sequence[tuple[int, float]], n: int | None = None
+    ) -> list[int]:
         """Numbers of the trials whose values count, and of those that are about to count; the best `n`, or all."""
-        self.board.take_in(self.trials())
+        self.board.take_in(trials)
         order = [*self.board.order[:n], *(rank(self.spec, v, number) for number, v in besides)]
         return [number for _, number in sorted(order)[:n]]
 
@@ -274,11 +283,12 @@ class Records:
         reason: str | None,
         value: float | None,
         *,
+        n_ended: int,
         kept: bool,
     ) -> None:
-        """Tell the outbox, then Optuna, that a trial has ended; then its lease goes."""
+        """Tell the outbox, then Optuna, that a trial has ended, after so many others; then its lease goes."""
         number, trial_id = trial.number, lease.trial_id
-        self._set(trial_id, ENDED, sum(t.state.is_finished() for t in self.trials()))
+        self._set(trial_id, ENDED, n_ended)
         if reason:
             self._set(trial_id, "hpo.reason", reason[:2000])
         if run_id := self.outbox.run_id(str(number)):
@@ -301,7 +311,7 @@ class Records:
     def _let_go(self, numbers: Collection[int]) -> None:
         """Let go of the weights of ended trials that are no longer among the best, here and in MLflow."""
         for number in numbers:
-            if self._weights(number).is_dir() and self.trials()[number].state.is_finished():
+            if self._weights(number).is_dir():
                 self.outbox.put(str(number), "artifact_gone", {"folder": "weights"})
                 shutil.rmtree(self._weights(number), ignore_errors=True)
 
@@ -351,7 +361,7 @@ class Records:
             trials = self.trials()
             paused = [n for n in self.resting(trials) if has_its_epochs(self.spec, trials[n])]
             values = {n: trial_value(self.spec, trials[n]) for n in paused}
-            best_first = self._best_first([(n, value) for n, value in values.items() if value is not None])
+            best_first = self._best_first(trials, [(n, value) for n, value in values.items() if value is not None])
             best = set(best_first[: 2 * self.spec.keep_weights])
             parts = {n: self._droppable(n, best=n in best) for n in paused}
             sizes = {n: size for n, folders in parts.items() if (size := _size(folders))}
@@ -370,6 +380,10 @@ class Records:
 
     def _weights(self, number: int) -> Path:
         return self.folder / str(number) / "weights"
+
+
+def _n_ended(trials: Sequence[FrozenTrial]) -> int:
+    return sum(t.state.is_finished() for t in trials)
 
 
 def _size(folders: Sequence[Path]) -> int:

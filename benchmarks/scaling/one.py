@@ -33,7 +33,7 @@ class Untracked(Outbox):
         return None
 
 
-def ours(url: str, name: str) -> Callable[[int], list[float]]:
+def ours(url: str) -> Callable[[int], list[float]]:
     """Our service, tracking off, ready to run so many trials; that gives when each ended, in seconds since 1970."""
     folder = Path(tempfile.mkdtemp())
     store = open_store(url)
@@ -54,7 +54,7 @@ def ours(url: str, name: str) -> Callable[[int], list[float]]:
                 ended.append(time.time())
                 stopping.asked = len(ended) > n
 
-        owner = become_owner(leases.owners, name)
+        owner = become_owner(leases.owners)
         search(Workplace(records, make_pruner(STUDY), trainer, stopping, told), make_scheduler(STUDY), owner, None)
         leases.leave(owner)
         return ended
@@ -62,7 +62,7 @@ def ours(url: str, name: str) -> Callable[[int], list[float]]:
     return run
 
 
-def plain(url: str, name: str) -> Callable[[int], list[float]]:  # noqa: ARG001
+def plain(url: str) -> Callable[[int], list[float]]:
     """The same by `study.optimize`."""
     study = optuna.load_study(study_name=NAME, storage=url)
     study.get_trials(deepcopy=False)
@@ -81,7 +81,7 @@ def plain(url: str, name: str) -> Callable[[int], list[float]]:  # noqa: ARG001
     return run
 
 
-WAYS: dict[str, Callable[[str, str], Callable[[int], list[float]]]] = {"ours": ours, "optuna": plain}
+WAYS: dict[str, Callable[[str], Callable[[int], list[float]]]] = {"ours": ours, "optuna": plain}
 
 
 def main() -> int:
@@ -101,12 +101,12 @@ def main() -> int:
 
     ready = threading.Barrier(options.threads, action=told)
 
-    def one(k: int) -> None:
-        run = WAYS[options.way](url, f"one{k}")
+    def one() -> None:
+        run = WAYS[options.way](url)
         ready.wait()
         found.append(run(options.n))
 
-    threads = [threading.Thread(target=one, args=(k,)) for k in range(options.threads)]
+    threads = [threading.Thread(target=one) for _ in range(options.threads)]
     for thread in threads:
         thread.start()
     for thread in threads:
