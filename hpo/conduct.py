@@ -1,5 +1,6 @@
 """One call of `hpo.run`: opens the stores, launches workers, and lets a conductor follow them."""
 
+import importlib
 import math
 import signal
 import threading
@@ -15,6 +16,7 @@ from types import FrameType
 import optuna
 from rich.console import Console
 
+from hpo.background import yield_to_training
 from hpo.conductor import Conductor
 from hpo.devices import environment_of, visible_gpus
 from hpo.display import Display
@@ -52,7 +54,7 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
     store = open_store(options.storage)
     reached("the store is open", began)
     tracking: Future[None] = Future()
-    # A daemon: neither a signal nor a user's mistake waits for MLflow.
+    # A daemon: no user's mistake waits for MLflow, and a signal but for some seconds.
     threading.Thread(target=_open_tracking, args=(uri, began, tracking), name="tracking", daemon=True).start()
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -104,8 +106,10 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
 
 def _open_tracking(uri: str, began: float, done: Future[None]) -> None:
     """Import MLflow and make its schema, some four seconds on first use: meanwhile workers get ready, and train."""
+    yield_to_training()
     try:
         open_uri(uri)
+        importlib.import_module("hpo.tracking")  # a server's store needs none of it to be opened
     except BaseException as error:  # whoever waits for it is told
         done.set_exception(error)
         return

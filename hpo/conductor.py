@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from hpo import times
 from hpo.delivery import Delivery, delivery_lock
 from hpo.display import Display, best_table
 from hpo.drawing import Drawing
+from hpo.errors import in_a_line
 from hpo.launch import Launcher
 from hpo.leases import Leases, become_owner
 from hpo.names import OUTBOX
@@ -44,11 +45,13 @@ _ORDINALS = ("", "first", "second", "third")
 OPEN_SECONDS = 15.0
 """How long the launcher waits for a store that is away when it begins."""
 PATIENT_SECONDS = 2.0
-"""After so long it is said that pictures are waited for."""
+"""After so long it is said what is waited for."""
 TIMED_OUT_SECONDS = 3.0
 """How long they are waited for at the end of a call that has used up its `--timeout`."""
-SIGNALLED_SECONDS = 0.5
+SIGNALLED_SECONDS = 2.0
 """How long MLflow is waited for at the end when a signal asked to end: all must be over within ten seconds."""
+MADE_SECONDS = 5.0
+"""How long its schema is waited for after the workers were asked to end: a first command's first seconds make it."""
 
 
 @dataclass(slots=True)
@@ -63,7 +66,7 @@ class Conductor:
     workdir: Path
     display: Display
     is_safe: bool
-    """Whether nothing in MLflow's store can be wrong, so that training need not wait for it."""
+    """Whether nothing that can be known beforehand is wrong with MLflow's store: training need not wait for it."""
     may_grow: bool
     """Whether more trials can be asked for."""
     _records: Records | None = None
@@ -108,17 +111,21 @@ class Conductor:
         self._drawing.add_left(self._trials())
         self.display.open(self._trials(), n_trials)
 
-    def _deliver(self) -> None:
-        """Deliver to MLflow once its store is there and the study is open; raises what is wrong with the store."""
-        if self._delivery is not None or self._records is None or not self.tracking.done():
-            return
-        self.tracking.result()
+    def _deliver(self) -> str | None:
+        """Deliver to MLflow from when its store is there and the study is open; gives why it is not, where it can't."""
+        if self._delivery is not None:
+            return self._delivery.tracker.problem
+        if self._records is None or not self.tracking.done():
+            return None
+        if (error := self.tracking.exception()) is not None:
+            return in_a_line(error)
         from hpo.tracking import Tracker
 
         records = self._records
         study_id = records.identity.study_id
         tracker = Tracker(self.tracking_uri, records.outbox, self.spec.name, study_id)
         self._delivery = Delivery(tracker, delivery_lock(Path(OUTBOX), study_id))
+        return None
 
     def _trials(self) -> Sequence[FrozenTrial]:
         """All trials, as they are, or were when the store was last there."""
@@ -181,13 +188,15 @@ class Conductor:
         return False
 
     def tick(self) -> None:
-        """Draw anew, and say what is new about MLflow; raises what is wrong with its store."""
-        self._deliver()
-        problem = self._delivery.tracker.problem if self._delivery else None
+        """Draw anew, and say what is new about MLflow."""
+        self._say_of_mlflow()
+        self.display.tick()
+
+    def _say_of_mlflow(self) -> None:
+        problem = self._deliver()
         if problem is not None and self._problem is None:
             self.display.say(f"MLflow is not reached ({problem}); the study goes on, and delivers when it is")
         self._problem = problem
-        self.display.tick()
 
     def finish(self, launcher: Launcher, code: int) -> int:
         """Bring the stores to rest and say how it ended; gives the exit code."""
@@ -205,7 +214,7 @@ class Conductor:
                 log.debug("%s", error, exc_info=True)
                 sys.stderr.write(f"the stores could not be brought to rest: {first_line(error)}\n")
             trials = self._trials()
-            waiting = self._delivered(self._records.outbox, lambda: launcher.stop_signal is not None)
+            waiting = self._delivered(self._records.outbox, launcher)
             if table := best_table(self.spec, trials):
                 say(f"best trials of {self.spec.name}, by their {self.spec.value} epoch")
                 self.display.console.print(table)
@@ -224,14 +233,18 @@ class Conductor:
             say(f"timeout reached; the same command goes on: {same_command()}")
         return code
 
-    def _delivered(self, outbox: Outbox, is_signalled: Callable[[], bool]) -> int:
+    def _delivered(self, outbox: Outbox, launcher: Launcher) -> int:
         """Let what waits be delivered; gives how many rows still wait."""
-        while not self.tracking.done() and not is_signalled():  # its schema is still being made
+        began, told = time.monotonic(), False
+        while not self.tracking.done() and launcher.stopping_for <= MADE_SECONDS:
+            if time.monotonic() - began > PATIENT_SECONDS and not told:
+                told = True
+                self.display.say("MLflow's store is still being made")
             time.sleep(0.05)
-        self._deliver()
+        self._say_of_mlflow()
         if self._delivery is None:
             return outbox.n_waiting()
-        waiting = self._delivery.drain(lambda seconds: is_signalled() and seconds > SIGNALLED_SECONDS)
+        waiting = self._delivery.drain(lambda seconds: launcher.stop_signal is not None and seconds > SIGNALLED_SECONDS)
         self._delivery.close()
         return waiting
 

@@ -5,17 +5,15 @@ has left is drawn by the next command.
 """
 
 import logging
-import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from hpo.background import yield_to_training
 from hpo.errors import disk_is_full
 from hpo.outbox import Outbox
 from hpo.tracked import put_artifact
@@ -73,7 +71,7 @@ class Drawing:
             self._thread.join(0.05)
 
     def _run(self) -> None:
-        _yield_to_training()
+        yield_to_training()
         while self._draw is not None and (number := self._waiting.get()) is not None:
             try:
                 self._carry_out(self._draw, number)
@@ -96,14 +94,6 @@ class Drawing:
                 where = file.parent.relative_to(artifacts).as_posix()
                 put_artifact(self._outbox, str(number), file, "" if where == "." else where)
         (trial / _UNDRAWN).unlink(missing_ok=True)
-
-
-def _yield_to_training() -> None:
-    """Let this thread have what the workers leave of the processor: on few cores training would wait for it."""
-    if sys.platform == "linux":  # where priorities are a thread's own
-        with suppress(OSError):
-            now = os.getpriority(os.PRIO_PROCESS, 0)
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(10, now))
 
 
 def _stamps(trial: Path) -> dict[Path, tuple[int, int]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import HpoError
+from hpo.outbox import PARENT
 from hpo.tracking import MlflowClient, cause_of, its_run
 from hpo.urls import is_missing
 
@@ -51,6 +52,23 @@ def fetch_weights(uri: str, study: str, study_id: str, number: int, into: Path) 
     except Exception as error:  # whatever a transport raises
         raise HpoError(f"MLflow at {uri} is not reached ({cause_of(error)})") from None
     return None
+
+
+def runs_of(uri: str, study: str, study_id: str) -> dict[str, str]:
+    """The status of each run of a study: by its trial's number, of the study's own by `outbox.PARENT`.
+
+    Raises:
+        HpoError: MLflow is not reached.
+    """
+    experiment = experiment_of(uri, study)
+    if experiment is None:
+        return {}
+    search = MlflowClient(tracking_uri=uri).search_runs
+    try:
+        runs = list(_paged(search, [experiment], f"tags.`hpo.study_id` = '{study_id}'"))
+    except Exception as error:  # whatever a transport raises
+        raise HpoError(f"MLflow at {uri} is not reached ({cause_of(error)})") from None
+    return {run.data.tags.get("optuna.trial_number", PARENT): run.info.status for run in runs}
 
 
 def delete_runs(uri: str, study: str, study_id: str) -> tuple[int, int]:

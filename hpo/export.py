@@ -189,7 +189,7 @@ def with_weights(options: Namespace, study: "Study", numbers: Sequence[int]) -> 
 def _fetched(options: Namespace, study: "Study", study_id: str, numbers: Sequence[int]) -> Iterator[tuple[int, Path]]:
     """Weights that MLflow has of some trials, each in a folder that is to be moved from where it is."""
     from hpo.experiments import fetch_weights
-    from hpo.tracking_store import open_uri  # mlflow: 2 s
+    from hpo.tracking_store import open_uri
 
     workdir = Path(options.workdir)
     workdir.mkdir(parents=True, exist_ok=True)

@@ -109,6 +109,11 @@ class Launcher:
         """Whether the workers were asked to end."""
         return self._asked_at is not None
 
+    @property
+    def stopping_for(self) -> float:
+        """Seconds since the workers were asked to end; 0 where they were not."""
+        return 0.0 if self._asked_at is None else time.monotonic() - self._asked_at
+
     def _start(self, number: int, selector: selectors.BaseSelector) -> None:
         assignment = replace(self.assignment, first=number == 0 and not self._gone, owner=uuid.uuid4().hex)
         process = subprocess.Popen(

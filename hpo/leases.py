@@ -292,6 +292,12 @@ def has_live_owners(folder: Path) -> bool:
     return any(not file.name.startswith(mine) or _is_locked(file) for file in folder.glob("*.owner"))
 
 
+def dead_owners(folder: Path, needed: Collection[str]) -> list[Path]:
+    """Files of workers of this host that are gone, but for those, by their names, that still prove it of a lease."""
+    files = sorted(folder.glob(f"{_mark()}-*.owner"))
+    return [file for file in files if file.name not in needed and not _is_locked(file)]
+
+
 @dataclass(slots=True)
 class Stopping:
     """What a trainer asks before every batch: true where it is to end.

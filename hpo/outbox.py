@@ -91,8 +91,15 @@ class Outbox:
 
     def n_waiting(self) -> int:
         """How many rows MLflow does not have yet."""
+        return self._n_in(_WAITING)
+
+    def n_refused(self) -> int:
+        """How many rows MLflow will never take."""
+        return self._n_in(_REFUSED)
+
+    def _n_in(self, state: int) -> int:
         with self.engine.begin() as connection:
-            query = sa.select(sa.func.count()).select_from(_items).where(_items.c.state == _WAITING)
+            query = sa.select(sa.func.count()).select_from(_items).where(_items.c.state == state)
             return connection.scalar(query) or 0
 
     def mark_sent(self, ids: Sequence[int], *, refused: bool = False) -> None:

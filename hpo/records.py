@@ -234,7 +234,7 @@ class Records:
         """
         trials = [self.trial(lease.trial_id) for lease in leases]
         ending = [(lease, t, trial_value(self.spec, t)) for lease, t in zip(leases, trials, strict=True)]
-        all_trials = self.trials()
+        all_trials = self.trials()  # none ends meanwhile, but by another command of a greater budget
         valued = [(trial.number, value) for _, trial, value in ending if value is not None]
         best_first, n_ended = self._best_first(all_trials, valued), _n_ended(all_trials)
         best = set(best_first[: self.spec.keep_weights])

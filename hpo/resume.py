@@ -71,7 +71,8 @@ def open_study(
         load_if_exists=True,
         sampler=RandomSampler(),  # never asked: it costs nothing when a trial is told
     )
-    facts = _facts(spec, description_of(trainer))
+    description = description_of(trainer)
+    facts = _facts(spec, description)
     attrs = study.user_attrs
     if "hpo.facts" not in attrs:
         if study.get_trials(deepcopy=False):
@@ -81,13 +82,13 @@ def open_study(
         attrs = study.user_attrs
     else:
         if any(t.state != TrialState.FAIL for t in study.get_trials(deepcopy=False)):
-            _refuse_changes(spec, study, attrs["hpo.facts"], facts)
+            _refuse_changes(spec, study, description)
         if attrs["hpo.facts"] != facts:
             log.warning("study %s: its search space is wider than before, and can't become narrower", spec.name)
             study.set_user_attr("hpo.facts", facts)
     if n_trials is not None:
         study.set_user_attr("hpo.n_trials", n_trials)
-    identity = StudyIdentity(attrs["hpo.study_id"], spec.name, description_of(trainer))
+    identity = StudyIdentity(attrs["hpo.study_id"], spec.name, description)
     take_folder(folder, identity.study_id, leases.owners)
     outbox = open_outbox(outboxes, identity.study_id)
     _settle(spec, study, leases, outbox, identity, str(store), folder)
@@ -105,7 +106,15 @@ def _facts(spec: StudySpec, description: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refuse_changes(spec: StudySpec, study: optuna.Study, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def changes(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]) -> list[str]:
+    """What makes a study another one than its stored trials are of, in words.
+
+    Args:
+        spec: its declaration now.
+        study: as it is stored; made by this service.
+        description: of its trainer now.
+    """
+    before, now = study.user_attrs["hpo.facts"], _facts(spec, description)
     changed = [f"the search space: {words}" for words in space.changes(before["space"], now["space"])]
     direction = study.direction.name.lower()
     if direction != spec.direction:
@@ -117,7 +126,11 @@ def _refuse_changes(spec: StudySpec, study: optuna.Study, before: Mapping[str, A
         old, new = before["trainer"].get(name), now["trainer"].get(name)
         if old != new:
             changed.append(f"{name} {old!s:.60}, now {new!s:.60}")
-    if changed:
+    return changed
+
+
+def _refuse_changes(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]) -> None:
+    if changed := changes(spec, study, description):
         raise UserError(
             f"study {spec.name!r} was made with another configuration; use a new name, or change back:\n  "
             + "\n  ".join(changed)

@@ -27,7 +27,7 @@ def _run(options: argparse.Namespace, given: Sequence[str]) -> int:
         from hpo.cluster import placed_arguments, run_on_ray
 
         return run_on_ray(options, placed_arguments(given))
-    from hpo.conduct import run_study  # optuna and mlflow: 2 s, and only a study that can be run needs them
+    from hpo.conduct import run_study  # optuna: only a study that can be run needs it
 
     if not options.confirm:
         return run_study(spec, options)

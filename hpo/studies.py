@@ -218,7 +218,7 @@ def _delete_runs(uri: str, name: str, study_id: str) -> None:
     if is_missing(uri):
         return
     from hpo.experiments import delete_runs
-    from hpo.tracking_store import open_uri  # mlflow: 2 s
+    from hpo.tracking_store import open_uri
 
     n_deleted, n_kept = delete_runs(open_uri(uri), name, study_id)
     if n_kept:

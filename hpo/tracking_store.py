@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hpo.errors import UserError
+from hpo.errors import DiskFullError, UserError, disk_is_full
 from hpo.sqlite import make_once, refuse_network
 from hpo.tracked import DEFAULT_URI
 from hpo.urls import sqlite_path
@@ -14,7 +14,7 @@ def check_uri(uri: str) -> bool:
     """Refuse a tracking URI that can be none, at once: without MLflow, whose import takes two seconds.
 
     Returns:
-        Whether nothing in it can be wrong: a server, which is waited for, or a SQLite file that is yet to be made.
+        Whether nothing more can be known of it beforehand: a server, or a SQLite file that is yet to be made.
 
     Raises:
         UserError: it can't be a tracking URI, holds a password, or is a place where no store can be.
@@ -40,7 +40,7 @@ def check_uri(uri: str) -> bool:
             "./mlruns holds an old MLflow file store, which MLflow no longer reads beside mlflow.db; move it away, or "
             "migrate it with `mlflow migrate-filestore --source ./mlruns --target sqlite:///mlflow.db`"
         )
-    return not path.exists() and os.access(path.parent, os.W_OK | os.X_OK)
+    return os.access(path.parent, os.W_OK | os.X_OK) and not path.exists()
 
 
 def open_uri(uri: str, *, make: bool = True) -> str:
@@ -52,6 +52,7 @@ def open_uri(uri: str, *, make: bool = True) -> str:
 
     Raises:
         UserError: as `check_uri`, and where its store is another version's.
+        DiskFullError: no room to make it.
     """
     check_uri(uri)
     if not uri.startswith("sqlite:") or not (make or sqlite_path(uri).is_file()):
@@ -63,9 +64,11 @@ def open_uri(uri: str, *, make: bool = True) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         make_once(path, make_schema)
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
     except Exception as error:  # MLflow raises its own, SQLAlchemy's and alembic's here
+        if disk_is_full(error):
+            raise DiskFullError(f"{path}: no room for MLflow's store") from None
+        if isinstance(error, OSError):
+            raise UserError(f"{path}: {error.strerror or error}") from None
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "schema" in words:
             raise UserError(

@@ -110,7 +110,7 @@ def look(options: Namespace) -> int:
 def _served(options: Namespace, name: str, servers: "list[Server]", stop: "Stop") -> Iterator[tuple[str, str]]:
     """Start what is wanted, adding it to `servers`; gives each by what it is and its address, once it answers."""
     from hpo.experiments import experiment_of
-    from hpo.tracking_store import open_uri  # mlflow: 2 s
+    from hpo.tracking_store import open_uri
 
     uri = open_uri(tracking_uri(options.tracking_uri), make=False)
     experiment = experiment_of(uri, name)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -100,6 +101,16 @@ class CheckpointFolder:
                 continue
             yield payload, weights
 
+    def faults(self) -> Iterator[str]:
+        """What of it is not whole, in words; nothing is changed by looking."""
+        for entry in self._manifest():
+            for name, expected in ((entry["file"], entry["sha256"]), (entry["best_file"], entry["best_sha256"])):
+                path = self.path / name
+                if not path.is_file():
+                    yield f"{path} is not there"
+                elif sha256(path) != expected:
+                    yield f"{path} is damaged"
+
     def clear(self) -> None:
         """Let go of all of it: training starts again."""
         (self.path / _MANIFEST).unlink(missing_ok=True)
@@ -131,8 +142,8 @@ class Writing:
     Attributes:
         checkpoints: where they are kept.
         beside: whether in a thread of its own, while training goes on. What is to be kept must not change meanwhile,
-            and an error comes with the next call. For training that computes elsewhere: where it has every core, a
-            thread more only lets its own wait for each other.
+            and an error comes with the next call. On a CPU training has every core: a thread more would only make its
+            threads wait.
     """
 
     checkpoints: CheckpointFolder
@@ -167,6 +178,15 @@ class Writing:
         last, self._last = self._last, None
         if last is not None:
             last.result()
+
+
+def weights_faults(path: Path) -> Iterator[str]:
+    """What is not whole of a file of weights, if it is there, in words."""
+    try:
+        if path.exists():
+            load_file(path)
+    except (SafetensorError, OSError) as error:
+        yield f"{path} is damaged ({str(error).splitlines()[0]})"
 
 
 def _best_name(epoch: int) -> str:

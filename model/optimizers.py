@@ -71,14 +71,15 @@ def update(optimizer: "Optimizer") -> None:
 def _spare_the_compiler() -> None:
     """Let none of an optimizer's other methods import torch's compiler.
 
-    `torch._compile._disable_dynamo` does so on a method's first call, unless the method has this attribute. Nothing is
-    compiled here; in a torch that names it otherwise this does nothing.
+    `torch._compile._disable_dynamo` does so on a method's first call, unless the method has this attribute; in a torch
+    that names it otherwise this does nothing. It is for the whole process: whoever compiles these methods in it, as
+    nobody does here, has them compiled.
     """
     import torch.optim
 
-    for method in vars(torch.optim.Optimizer).values():
-        if (plain := getattr(method, "__wrapped__", None)) is not None:
-            plain.__dict__.setdefault("__dynamo_disable", plain)
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        plain = inspect.unwrap(getattr(torch.optim.Optimizer, name))
+        plain.__dict__.setdefault("__dynamo_disable", plain)
 
 
 OPTIMIZERS = {

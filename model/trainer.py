@@ -18,7 +18,7 @@ from data.faces import Faces, Split
 from model import needs
 from model.artifacts import write_artifacts
 from model.augmentation import AUGMENTATIONS, Augmentation
-from model.checkpoint import CheckpointFolder, Payload, Writing
+from model.checkpoint import CheckpointFolder, Payload, Writing, weights_faults
 from model.device import choose
 from model.evaluation import accuracy, macro_f1
 from model.exported import Classifier, Preparation
@@ -179,6 +179,11 @@ class FaceTrainer:
                     checkpoints.save(unkept, len(progress.history), (progress.best_epoch, progress.best_weights))
                 if progress.history:  # one that was stopped may never go on: its study may be at its end
                     self._write_results(workdir, hyperparameters, progress, checkpoints)
+
+    def faults(self, workdir: Path) -> Iterator[str]:
+        """What is not whole of a trial's checkpoints and weights, in words."""
+        yield from CheckpointFolder(Path(workdir) / "checkpoints").faults()
+        yield from weights_faults(Path(workdir) / "weights" / "best.safetensors")
 
     def seconds(self) -> dict[str, float]:
         """How long all calls of `train` so far took in validation, and with checkpoints and results."""

@@ -9,6 +9,7 @@ import pytest
 from tests.hpo.postgres import a_server
 
 # Triton decides as it is first imported whether its own functions are interpreted, and some of torch imports it unasked.
+# What is compiled for a GPU can therefore only be tested in a process of its own.
 with pytest.MonkeyPatch.context() as _environment, suppress(ImportError):
     _environment.setenv("TRITON_INTERPRET", "1")
     import triton.language  # noqa: F401

@@ -70,3 +70,19 @@ def test_without_a_server_it_runs_on_and_with_one_all_arrives_once(tmp_path):
     for trial in trials(tmp_path, "toy"):
         assert tracked[str(trial.number)][1]["score"] == sorted(trial.intermediate_values.items())
         assert tracked[str(trial.number)][0].info.status == "FINISHED"
+
+
+def test_where_no_store_of_mlflow_can_be_made_the_study_runs_all_the_same_and_says_so(tmp_path):
+    study = write_toy(tmp_path, trials=2, epochs=20, pause=0.2)
+    (tmp_path / "mlflow.db.lock").mkdir()
+
+    without = run(tmp_path, "--study", str(study))
+    (tmp_path / "mlflow.db.lock").rmdir()
+    again = run(tmp_path, "--study", str(study))
+
+    assert without.returncode == again.returncode == 0, without.stderr + again.stderr
+    assert "is not reached (" in without.stdout
+    assert "mlflow.db" in without.stdout
+    assert "study toy is done" in without.stdout
+    assert "the same command delivers them" in without.stdout
+    assert [each.info.status for each, _ in runs(tmp_path, "toy").values()] == ["FINISHED"] * 3

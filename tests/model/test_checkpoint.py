@@ -153,3 +153,14 @@ def test_a_pickle_is_never_run(folder, capsys):
 
     assert newest(folder) == 2
     assert "canary" not in capsys.readouterr().out
+
+
+def test_what_is_not_whole_is_told_and_left(folder):
+    assert list(folder.faults()) == []
+    (folder.path / "epoch-000002.pt").write_bytes(b"x")
+    (folder.path / "best-000001.safetensors").unlink()
+
+    assert [fault.rpartition("/")[2] for fault in folder.faults()] == [
+        "epoch-000002.pt is damaged", "best-000001.safetensors is not there",
+    ]  # fmt: skip
+    assert (folder.path / "epoch-000002.pt").exists()
