@@ -39,7 +39,7 @@ def main() -> int:
         "ray": [sys.executable, "-m", "benchmarks.whole_study.ray_tune", "FACES"],
     }
     commands["ray_reusing"] = [*commands["ray"], "--reuse-actors"]
-    if importlib.util.find_spec("ray") is None:
+    if importlib.util.find_spec("ray") is None or options.without_ray:
         commands = {name: command for name, command in commands.items() if not name.startswith("ray")}
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--json", type=Path, metavar="PATH", help="write machine, versions, samples and ratios")
     found.add_argument("--turns", type=int, default=3, metavar="N", help="how often each study is run")
+    found.add_argument("--without-ray", action="store_true", help="ours and the script alone: half the time")
     return found
 
 
