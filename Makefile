@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
-.PHONY: setup demo test check lock static
+.PHONY: setup demo test faults check lock static
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ static: setup
 
 test: static
 	$(BIN)/pytest
+
+# What kills and outages may do to a study; HPO_LONG_TESTS=1 for hundreds of kills.
+faults: setup
+	$(BIN)/pytest tests/faults -s
 
 # The quick loop: all that needs no processes of its own.
 check: static

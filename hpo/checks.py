@@ -29,7 +29,7 @@ from hpo.schedulers.protocol import PAUSED, has_its_epochs
 from hpo.spec import StudySpec, Trainer
 from hpo.storage import Store, existing_store
 from hpo.tracked import RUN_STATUS, parent_status, ranking, rest_run
-from hpo.urls import is_missing, is_sqlite, sqlite_path
+from hpo.urls import is_sqlite, sqlite_path
 
 _PACKAGES = ("torch", "optuna", "mlflow", "pandas", "numpy", "sqlalchemy")
 _NAMED = 5
@@ -259,11 +259,6 @@ def _outbox(study: _Study) -> Iterator[Finding]:
 
 
 def _mlflow(study: _Study, uri: str) -> Iterator[Finding]:
-    if is_missing(uri):
-        yield Finding(
-            "MLflow", f"{uri}: there is no such store yet; the next hpo.run makes it", is_fault=bool(study.trials)
-        )
-        return
     from hpo.experiments import runs_of
 
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tenacity
 from filelock import FileLock
 
+from hpo.background import yield_to_training
 from hpo.errors import in_a_line
 from hpo.outbox import Outbox
 
@@ -64,6 +65,7 @@ class Delivery:
         self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
+        yield_to_training()
         while not self._closing.is_set():
             try:
                 with self._lock.acquire(timeout=1.0):

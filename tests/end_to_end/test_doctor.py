@@ -96,6 +96,10 @@ def test_what_mlflow_says_otherwise_or_lacks_is_told_anew(done, tmp_path):
     assert {each.info.status for each, _ in after.values()} == {"FINISHED"}
     assert [after[key][1] for key in ("0", "1")] == [before[key][1] for key in ("0", "1")]
 
+    (tmp_path / "mlflow.db").unlink()
+    assert doctor(tmp_path, str(done), "--repair").returncode == 0
+    assert {each.info.status for each, _ in runs(tmp_path, "toy").values()} == {"FINISHED"}
+
 
 def test_leftovers_are_found_and_removed(done, tmp_path):
     (tmp_path / "trials" / "toy" / "1" / "checkpoints").mkdir()
