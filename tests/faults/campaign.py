@@ -104,8 +104,8 @@ def command(folder: Path, storage: str, fault: str = "") -> int:
         return process.wait(timeout=600)
 
 
-def hurt(folder: Path, storage: str, point: str, who: str, moments: random.Random) -> bool:
-    """Run the study with a kill at a point; whether the kill came before the study was done."""
+def hurt(folder: Path, storage: str, point: str, who: str, moments: random.Random) -> tuple[bool, bool]:
+    """Run the study with a kill at a point; gives whether the kill came, and whether the study is done all the same."""
     at = POINTS[point]
     n = moments.randint(1, at.calls)
     code = command(folder, storage, f"{at.module} {at.function} {at.when} {n} {who}")
@@ -113,7 +113,7 @@ def hurt(folder: Path, storage: str, point: str, who: str, moments: random.Rando
     calls = folder / "calls"
     struck = calls.exists() and calls.stat().st_size >= n
     assert (code == KILLED) == struck or who == "one", (point, n, who)
-    return struck
+    return struck, code == 0
 
 
 def outcome(folder: Path, storage: str) -> Outcome:
