@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,22 @@ def sqlite_engine(path: Path) -> Engine:
     return engine
 
 
+_only_reads: ContextVar[bool] = ContextVar("only_reads", default=False)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Let transactions within only read: they go on beside others that do, as long as nobody commits.
+
+    For a long look at much. A write within may fail at once, where somebody else is about to commit.
+    """
+    token = _only_reads.set(True)
+    try:
+        yield
+    finally:
+        _only_reads.reset(token)
+
+
 def begin_immediate(engine: Engine) -> None:
     """Let each transaction take the write lock when it begins, wait for it, and reach the disk when it commits.
 
@@ -96,4 +113,4 @@ def begin_immediate(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _begun(connection: sqlalchemy.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if _only_reads.get() else "BEGIN IMMEDIATE")

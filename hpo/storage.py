@@ -21,7 +21,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from hpo.errors import DiskFullError, LockLostError, UserError, disk_is_full
 from hpo.names import DEFAULT_URL
-from hpo.sqlite import begin_immediate, file_lock, make_once, refuse_network
+from hpo.sqlite import begin_immediate, file_lock, make_once, reading, refuse_network
 from hpo.urls import is_sqlite, masked, sqlite_path
 
 log = logging.getLogger("hpo")
@@ -224,7 +224,7 @@ def read_trials(store: Store, name: str) -> None:
 
     For whoever takes the lock next: eight that read them under it would wait for each other for minutes.
     """
-    with suppress(KeyError):
+    with suppress(KeyError), reading():
         optuna.load_study(study_name=name, storage=store.storage).get_trials(deepcopy=False)
 
 

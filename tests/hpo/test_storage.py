@@ -4,6 +4,7 @@ import optuna
 import pytest
 
 from hpo.errors import UserError
+from hpo.sqlite import reading
 from hpo.storage import load_study, open_store, read_trials
 from hpo.urls import masked, shown
 
@@ -80,3 +81,16 @@ def test_the_store_is_made_whole_and_every_transaction_takes_the_write_lock(tmp_
     with store.engine.begin(), pytest.raises(sqlite3.OperationalError, match="locked"):
         sqlite3.connect(tmp_path / "hpo.db", timeout=0).execute("BEGIN IMMEDIATE")
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".hpo.db.")]
+
+
+def test_who_only_reads_does_not_wait_for_who_reads_and_who_writes_takes_the_lock_at_once(tmp_path):
+    stores = [open_store(f"sqlite:///{tmp_path / 'hpo.db'}") for _ in range(2)]
+    optuna.create_study(study_name="s", storage=stores[0].storage).enqueue_trial({})
+
+    with reading(), stores[0].engine.begin() as first:
+        first.exec_driver_sql("SELECT * FROM trials").all()
+        read_trials(stores[1], "s")  # which would wait for a minute, and fail
+
+    other = sqlite3.connect(tmp_path / "hpo.db", timeout=0)
+    with stores[0].engine.begin(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
