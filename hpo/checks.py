@@ -16,7 +16,7 @@ import sqlalchemy
 from optuna.trial import FrozenTrial
 
 from hpo.errors import HpoError
-from hpo.leases import Leases, dead_owners
+from hpo.leases import Leases, dead_owners, remove_unlocked
 from hpo.loading import load_spec
 from hpo.names import OUTBOX
 from hpo.notebook import find_stored, leases_of, live_in, own_folder, state_of, study_id_of
@@ -24,8 +24,7 @@ from hpo.options import bytes_in_words, tracking_uri
 from hpo.outbox import PARENT, Outbox, open_outbox
 from hpo.preflight import SPARE_BYTES
 from hpo.prepared import prepared_here
-from hpo.resume import changes, description_of
-from hpo.schedulers.protocol import PAUSED, has_its_epochs
+from hpo.resume import abandoned, changes, description_of, rest_words
 from hpo.spec import StudySpec, Trainer
 from hpo.storage import Store, existing_store
 from hpo.tracked import RUN_STATUS, parent_status, ranking, rest_run
@@ -174,15 +173,10 @@ def _leases(study: _Study) -> Iterator[Finding]:
 
 
 def _free(study: _Study, leases: Leases, orphans: Sequence[FrozenTrial]) -> str:
-    freed = set(leases.abandoned())
-    for trial in orphans:
-        if trial._trial_id in freed and study.outbox is not None:  # noqa: SLF001
-            rest_run(study.outbox, trial.number, _rest_words(study, trial))
+    for trial in abandoned(study.trials, leases):
+        if study.outbox is not None:
+            rest_run(study.outbox, trial.number, rest_words(study.spec, trial))
     return f"{_trials(orphans)}: free for the next worker"
-
-
-def _rest_words(study: _Study, trial: FrozenTrial) -> str:
-    return PAUSED if has_its_epochs(study.spec, trial) else "interrupted"
 
 
 def _drop(leases: Leases, ended: Sequence[FrozenTrial]) -> str:
@@ -193,7 +187,7 @@ def _drop(leases: Leases, ended: Sequence[FrozenTrial]) -> str:
 
 def _remove(files: Sequence[Path]) -> str:
     for file in files:
-        file.unlink(missing_ok=True)
+        remove_unlocked(file)
     return f"{len(files)} files removed"
 
 
@@ -252,10 +246,8 @@ def _outbox(study: _Study) -> Iterator[Finding]:
     n_refused, n_waiting = study.outbox.n_refused(), study.outbox.n_waiting()
     if n_refused:
         yield Finding("outbox", f"MLflow has refused {n_refused} rows; hpo.run said which")
-    if not n_waiting or not study.live:  # what waits is told with MLflow, and delivered there
-        yield Finding("outbox", f"{n_waiting} rows wait for MLflow" if n_waiting else "MLflow has all of it")
-    else:
-        yield Finding("outbox", f"{n_waiting} rows wait for MLflow: the study is at work")
+    at_work = ": the study is at work" if study.live else ""  # else it is told, and delivered, with MLflow
+    yield Finding("outbox", f"{n_waiting} rows wait for MLflow{at_work}" if n_waiting else "MLflow has all of it")
 
 
 def _mlflow(study: _Study, uri: str) -> Iterator[Finding]:
@@ -321,7 +313,7 @@ def _tell(study: _Study, outbox: Outbox, uri: str, runs: Sequence[str], statuses
         elif by_run[run].state.is_finished():
             outbox.put(run, "status", {"status": RUN_STATUS[by_run[run].state]})
         else:
-            rest_run(outbox, by_run[run].number, _rest_words(study, by_run[run]))
+            rest_run(outbox, by_run[run].number, rest_words(study.spec, by_run[run]))
     problem = deliver_all(uri, Path(OUTBOX), outbox, study.spec.name, study.study_id)
     if problem is not None:
         raise HpoError(f"MLflow at {uri} takes no more ({problem})")

@@ -177,7 +177,7 @@ class Leases:
             trials = list(connection.scalars(sa.select(_leases.c.trial_id).where(its)))
             connection.execute(_leases.update().where(its).values(owner=None))
         for file in self.owners.glob(f"{_mark()}-{owner}*.owner"):
-            _remove_unlocked(file)
+            remove_unlocked(file)
         return trials
 
     def drop(self, trial_id: int) -> None:
@@ -225,7 +225,7 @@ class Leases:
         for row in gone:
             self.release(Lease(row.trial_id, row.owner, row.token))
         for name in {Path(row.owner_file).name for row in gone}:
-            _remove_unlocked(self.owners / name)
+            remove_unlocked(self.owners / name)
         return [row.trial_id for row in gone]
 
     def _is_free(self, row: sa.Row[Any]) -> bool:
@@ -269,7 +269,7 @@ def _is_locked(file: Path) -> bool:
     return lock is None
 
 
-def _remove_unlocked(file: Path) -> None:
+def remove_unlocked(file: Path) -> None:
     """Remove a file that nobody has locked; with its lock held, so that nobody comes to have a file that is gone."""
     if file.exists() and (lock := _taken(file)) is not None:
         file.unlink(missing_ok=True)

@@ -5,14 +5,14 @@ import logging
 import shutil
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo import space
 from hpo.errors import UserError
@@ -173,16 +173,25 @@ def _settle(
     """Bring MLflow's side up to what Optuna's store says: what a kill has left between the two."""
     open_parent(outbox, identity, spec, store_url)
     trials = study.get_trials(deepcopy=False)
-    running = {t._trial_id: t for t in trials if t.state == TrialState.RUNNING}  # noqa: SLF001
-    for trial_id in set(leases.abandoned()) & running.keys():
-        trial = running[trial_id]
-        rest_run(outbox, trial.number, PAUSED if has_its_epochs(spec, trial) else "interrupted")
+    for trial in abandoned(trials, leases):
+        rest_run(outbox, trial.number, rest_words(spec, trial))
     ended = [t.number for t in trials if t.state.is_finished()]
     if not spec.reuse_epochs:
         for number in ended:
             shutil.rmtree(folder / str(number) / "checkpoints", ignore_errors=True)
     if ended:
         log_best(outbox, spec, trials, folder)
+
+
+def abandoned(trials: Sequence[FrozenTrial], leases: Leases) -> list[FrozenTrial]:
+    """Those of a study's trials whose worker is gone without a word; they are freed by this."""
+    gone = set(leases.abandoned())
+    return [t for t in trials if t.state == TrialState.RUNNING and t._trial_id in gone]  # noqa: SLF001
+
+
+def rest_words(spec: StudySpec, trial: FrozenTrial) -> str:
+    """Why a trial rests that nobody works on: it was paused, or interrupted."""
+    return PAUSED if has_its_epochs(spec, trial) else "interrupted"
 
 
 def check_params(spec: StudySpec, trainer: Trainer) -> None:

@@ -48,7 +48,8 @@ def test_of_a_study_that_is_done_all_is_well(done, tmp_path):
 
 
 def test_what_a_kill_leaves_is_mended_and_the_study_goes_on(tmp_path):
-    study = write_toy(tmp_path, trials=1, epochs=100, pause=0.3)
+    held = "while epoch == 3 and not WITNESS.with_name('go').exists(): time.sleep(0.05)"
+    study = write_toy(tmp_path, trials=1, epochs=6, inject=held)
     command = start(tmp_path, "--study", str(study))
     while "0" not in runs_if_any(tmp_path) and command.poll() is None:
         time.sleep(0.2)
@@ -70,6 +71,7 @@ def test_what_a_kill_leaves_is_mended_and_the_study_goes_on(tmp_path):
     assert mended.returncode == 0, mended.stdout
     assert again.returncode == 0, again.stdout
     assert {each.info.status for each, _ in runs(tmp_path, "toy").values()} == {"SCHEDULED"}
+    (tmp_path / "go").touch()
     assert run(tmp_path, "--study", str(study)).returncode == 0
     assert [t.state for t in trials(tmp_path, "toy")] == [TrialState.COMPLETE]
 
