@@ -2,11 +2,12 @@
 
 python benchmarks/study.py --turns 3 --json study.json
 
-Same parameters, epochs and data, one trial at a time on all cores, every epoch tracked by MLflow, the best weights
-kept. Of each: the whole wall time, what passes before the first epoch begins (start-up), what passes beside epochs from
-then to the last one's end (validation and checkpoints are part of an epoch), and the peak memory of all its processes.
-In turns: ratios are medians over the turns. Ray Tune, with its defaults and with `reuse_actors`, is left out where it
-is not installed.
+Same parameters, epochs and data, on all cores of the CPU, every epoch tracked by MLflow, the best weights kept. The
+script and Ray Tune train one trial at a time; this service as many as it finds to be fastest, its default, and beside
+that one at a time (`--workers 1`). Of each: the whole wall time, what passes before the first epoch begins (start-up),
+what passes beside epochs from then to the last one's end, in all that train together (validation and checkpoints are
+part of an epoch), and the peak memory of all its processes. In turns: ratios are medians over the turns. Ray Tune, with
+its defaults and with `reuse_actors`, is left out where it is not installed.
 """
 
 import argparse
@@ -33,8 +34,10 @@ def main() -> int:
     """Measure, print, and write what was measured."""
     options = _parser().parse_args()
     study = str(ROOT / "benchmarks" / "whole_study" / "ours.py")
-    commands = {  # one trial at a time on the CPU, each of them
-        "ours": [sys.executable, "-m", "hpo.run", "--study", study, "--workers", "1", "--device", "cpu"],
+    ours = [sys.executable, "-m", "hpo.run", "--study", study, "--device", "cpu"]
+    commands = {
+        "ours": ours,
+        "one_at_a_time": [*ours, "--workers", "1"],
         "script": [sys.executable, "-m", "benchmarks.whole_study.script", "FACES"],
         "ray": [sys.executable, "-m", "benchmarks.whole_study.ray_tune", "FACES"],
     }
@@ -120,19 +123,36 @@ def _figures(marks: list[Mapping[str, Any]], began: float, ended: float) -> dict
     first, last = min(m["began"] for m in marks), max(m["ended"] for m in marks)
     inside = sum(m["ended"] - m["began"] for m in marks)
     n_trials = len({m["trial"] for m in marks})
+    outside = sum(lane[-1] - lane[0] for lane in _lanes(marks)) - inside
     return {
         "wall": ended - began,
         "start_up": first - began,
         "epochs": inside,
-        "outside": last - first - inside,
-        "outside_a_trial": (last - first - inside) / n_trials,
+        "outside": outside,
+        "outside_a_trial": outside / n_trials,
         "shut_down": ended - last,
     }
 
 
+def _lanes(marks: list[Mapping[str, Any]]) -> list[list[float]]:
+    """When trials began and ended, one after another, of as many as were trained together."""
+    of_trials: dict[str, list[Mapping[str, Any]]] = {}
+    for mark in marks:
+        of_trials.setdefault(mark["trial"], []).append(mark)
+    spans = sorted((min(m["began"] for m in own), max(m["ended"] for m in own)) for own in of_trials.values())
+    lanes: list[list[float]] = []
+    for began, ended in spans:
+        free = [lane for lane in lanes if lane[-1] <= began]
+        if free:
+            max(free, key=lambda lane: lane[-1]).extend((began, ended))
+        else:
+            lanes.append([began, ended])
+    return lanes
+
+
 def _line(row: Mapping[str, Any]) -> str:
     return (
-        f"{row['name']:11} wall {row['wall']:6.1f} s: start-up {row['start_up']:.1f}, epochs {row['epochs']:.1f}, "
+        f"{row['name']:13} wall {row['wall']:6.1f} s: start-up {row['start_up']:.1f}, epochs {row['epochs']:.1f}, "
         f"outside {row['outside']:.1f} ({row['outside_a_trial']:.2f} a trial), to its end {row['shut_down']:.1f}; "
         f"peak memory {row['bytes'] / 1e9:.2f} GB"
     )
@@ -142,7 +162,7 @@ def _ratios(rows: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:
     turns: dict[int, dict[str, dict[str, Any]]] = {}
     for row in rows:
         turns.setdefault(row["turn"], {})[row["name"]] = row
-    for name in ("script", "ray", "ray_reusing"):
+    for name in ("one_at_a_time", "script", "ray", "ray_reusing"):
         if all(name in turn for turn in turns.values()):
             ratio = statistics.median(turn[name]["wall"] / turn["ours"]["wall"] for turn in turns.values())
             yield f"wall.{name}_over_ours", ratio

@@ -193,16 +193,17 @@ class Records:
         seconds: float | None,
         times: Mapping[str, float] | None,
     ) -> tuple[int, float | None]:
+        trial = self.trial(lease.trial_id)  # while the lease is ours, nobody else changes it
+        if trial.state.is_finished():  # the store has it, and went away before it could say so
+            self.leases.drop(lease.trial_id)
+            return trial.number, trial.value if state == TrialState.COMPLETE else None
+        self.refuse_lost(lease)
+        if seconds is not None:  # nobody need wait for what concerns no other trial
+            self.note_seconds(lease, seconds)
+        if times is not None:
+            self._note_times(lease, trial, times)
         with self.store.lock():
-            trial = self.trial(lease.trial_id)
-            if trial.state.is_finished():  # the store has it, and went away before it could say so
-                self.leases.drop(lease.trial_id)
-                return trial.number, trial.value if state == TrialState.COMPLETE else None
             self.refuse_lost(lease)
-            if seconds is not None:
-                self.note_seconds(lease, seconds)
-            if times is not None:
-                self._note_times(lease, trial, times)
             value = trial_value(self.spec, trial) if state != TrialState.FAIL else None
             its_own = [(trial.number, value)] if state == TrialState.COMPLETE and value is not None else []
             trials = self.trials()  # once: all that run are read anew for it

@@ -111,6 +111,16 @@ def choose(device: str | None = None) -> Compute:
     return Compute(chosen, torch.contiguous_format, None)
 
 
+def use_threads(n: int) -> None:
+    """Compute with so many CPU threads in the thread that calls this, whatever others of the process compute with.
+
+    A thread takes over the process's number, the last that any thread set, when it first computes: were it to do so
+    only then, it would lose what it had set (ATen/ParallelOpenMP.cpp). So it is asked before.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(n)
+
+
 def _main_memory() -> int:
     """Bytes of this machine's memory, or of the share that its container has."""
     import psutil  # a machine with a GPU, where nothing but training is measured, may lack it

@@ -9,7 +9,7 @@ from threading import Barrier
 
 import torch
 
-from model.device import Compute
+from model.device import Compute, use_threads
 from model.hyperparameters import Hyperparameters
 from model.needs import Needs, cheapest_and_dearest, step_seconds
 from model.steps import DeviceFaces, Stop, TrainingState, make_steps
@@ -70,13 +70,13 @@ class Forecast:
     def side_by_side(self, of: Sequence[Hyperparameters]) -> Iterator[tuple[int, float]]:
         """See `FaceTrainer.side_by_side`."""
         middling = sorted(of, key=lambda one: one.batch_size)[len(of) // 2]
-        most = MOST if self.compute.device.type == "cuda" else self.threads // 2
+        most = MOST if self.compute.device.type == "cuda" else self.threads
         most = min(most, MOST, int(self.needs.memory / max(self.needs.whole(one) for one in of)))
         n = 1
         while 1 < most >= n:
             make = partial(self._some_steps, middling, self.threads // n)
             yield n, images_per_second([make] * n, self.stop)
-            torch.set_num_threads(self.threads)  # process-wide, though set in threads
+            use_threads(self.threads)  # for threads that begin later and set none
             n *= 2
 
     def _some_steps(self, hyperparameters: Hyperparameters, threads: int) -> Training:
@@ -85,7 +85,7 @@ class Forecast:
         size = hyperparameters.batch_size if on_gpu else min(hyperparameters.batch_size, 32)
         n_images = min(size * (60 if on_gpu else 1), len(self.faces.labels))
         one = replace(hyperparameters, batch_size=min(size, n_images))
-        torch.set_num_threads(threads)
+        use_threads(threads)
         steps = make_steps(self.fresh(one, 0), self.faces, one, self.compute.beside())
         order = torch.arange(n_images)
 

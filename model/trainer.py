@@ -19,7 +19,7 @@ from model import needs
 from model.artifacts import write_artifacts
 from model.augmentation import AUGMENTATIONS, Augmentation
 from model.checkpoint import CheckpointFolder, Payload, Writing, weights_faults
-from model.device import choose
+from model.device import choose, use_threads
 from model.evaluation import accuracy, macro_f1
 from model.exported import Classifier, Preparation
 from model.forecast import Forecast
@@ -83,7 +83,7 @@ class FaceTrainer:
         self.checkpoint_seconds, self.stop = checkpoint_seconds, stop
         self.compute = choose(device)
         self.threads = threads or torch.get_num_threads()
-        torch.set_num_threads(self.threads)
+        use_threads(self.threads)
         training = faces.images[faces.splits["train"]]
         self._mean, self._std = float(training.mean()), max(float(training.std()), 1.0)
         self._training = replace(self._on_device("train"), augmentation=augmentation)
@@ -127,7 +127,7 @@ class FaceTrainer:
         with self._counted("checkpoint"):
             state, progress, threads, begun_in = self._begun(checkpoints, fingerprint, hyperparameters, seed)
         n_parts = self._n_parts(hyperparameters, begun_in)
-        torch.set_num_threads(threads)
+        use_threads(threads)
         try:
             if len(progress.history) > hyperparameters.epochs:  # recorded by a trial of more epochs
                 progress = progress.first(hyperparameters.epochs)
@@ -144,7 +144,7 @@ class FaceTrainer:
                 return
             yield from self._train(state, progress, hyperparameters, checkpoints, fingerprint, Path(workdir), n_parts)
         finally:
-            torch.set_num_threads(self.threads)
+            use_threads(self.threads)
 
     def _train(
         self,
@@ -319,8 +319,8 @@ class FaceTrainer:
     def side_by_side(self, candidates: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, float]]:
         """Numbers of trials at a time, 1, 2, 4 and so on, and how many images those train in a second all together.
 
-        Measured as it is asked for, with the params of middling batch size; they share this trainer's threads. Nothing
-        where there is too little for two: of two cores, two trials made 1.2 times of what one did.
+        Measured as it is asked for, with the params of middling batch size; they share this trainer's threads, at least
+        one each. Nothing where there is too little for two.
         """
         return self._forecast().side_by_side([Hyperparameters(**params) for params in candidates])
 

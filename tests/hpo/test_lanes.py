@@ -14,7 +14,8 @@ from hpo.lanes import WORTH, chosen, owner_of, run_lanes
 
 def test_trials_are_added_for_as_long_as_twice_as_many_are_much_faster():
     assert chosen([(1, 100.0), (2, 190.0), (4, 300.0), (8, 310.0)]) == (4, 3.0)
-    assert chosen([(1, 100.0), (2, 110.0), (4, 400.0)]) == (1, 1.0)
+    assert chosen([(1, 100.0), (2, 118.0)]) == (2, 1.18)
+    assert chosen([(1, 100.0), (2, 105.0), (4, 400.0)]) == (1, 1.0)
     assert chosen([]) == (1, 1.0)
 
 
@@ -22,7 +23,7 @@ def test_what_is_not_worth_it_is_not_measured_further():
     asked = []
 
     def rates() -> Iterator[tuple[int, float]]:
-        for n, rate in ((1, 10.0), (2, 11.0), (4, 100.0)):
+        for n, rate in ((1, 10.0), (2, 10.5), (4, 100.0)):
             asked.append(n)
             yield n, rate
 

@@ -2,7 +2,13 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import torch
+
+from model.device import use_threads
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
@@ -20,3 +26,18 @@ def test_the_smallest_numbers_are_zero_in_every_thread_of_a_step_and_nowhere_els
     said = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
     assert said.split() == ["0", "8"]
+
+
+def test_threads_of_a_process_compute_with_the_threads_that_each_was_given():
+    set_by_all = threading.Barrier(3)
+
+    def found(n: int) -> int:
+        use_threads(n)
+        set_by_all.wait(60)
+        torch.ones(1 << 16).add_(1)
+        return torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(found, (1, 2, 3))) == [1, 2, 3]
+    use_threads(before)

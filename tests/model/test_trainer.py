@@ -290,13 +290,32 @@ def test_trials_side_by_side_in_threads_yield_what_each_yields_alone(optimizer, 
     assert [timeless(history) for history in beside] == [timeless(history) for history in alone]
 
 
+def test_a_trial_goes_on_with_the_threads_it_began_with_beside_one_of_fewer(tmp_path):
+    begun = trainer(threads=2).train(PARAMS, seed=1, workdir=tmp_path / "two")
+    next(begun), next(begun)
+    begun.close()
+    alone = list(trainer(threads=2).train(PARAMS, seed=1, workdir=tmp_path / "alone"))
+    together = threading.Barrier(2)
+
+    def run(name: str, seed: int) -> list[int]:
+        one = trainer(threads=1)
+        together.wait(60)
+        return [torch.get_num_threads() for _ in one.train(PARAMS, seed=seed, workdir=tmp_path / name)]
+
+    with ThreadPoolExecutor(2) as threads:
+        counts = list(threads.map(run, ("two", "one"), (1, 2)))
+
+    assert counts == [[2] * 4, [1] * 4]
+    assert timeless(trainer().train(PARAMS, seed=1, workdir=tmp_path / "two")) == timeless(alone)
+
+
 def test_trials_at_a_time_share_the_trainers_threads_and_memory():
     ours = trainer(threads=4)
 
     rates = dict(ours.side_by_side([PARAMS]))
 
-    assert set(rates) == {1, 2}
+    assert set(rates) == {1, 2, 4}
     assert all(rate > 0 for rate in rates.values())
     assert torch.get_num_threads() == 4
-    for small in (trainer(threads=3), trainer(threads=4, share=1e-12)):
+    for small in (trainer(threads=1), trainer(threads=4, share=1e-12)):
         assert list(small.side_by_side([PARAMS])) == []
