@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.errors import UserError
 from hpo.options import tracking_uri as where
-from hpo.tracked import DEFAULT_URI
+from hpo.urls import is_missing
 
 if TYPE_CHECKING:
     from hpo.tracking import ModelVersion
@@ -37,6 +37,7 @@ class Contender:
         confirmed: whether it was confirmed on fresh seeds.
         configuration: that it was trained with: the study's id and the number of the search's trial.
         surpassed: configurations that were confirmed on the same seeds, and came out no better.
+        n_seeds: on how many it was confirmed; 0 where it was not.
         description: what the trainer says of itself: data digest, class names, data set.
         figures: further metrics, such as the test split's.
         file: the network, as the trainer's `export` writes it.
@@ -52,6 +53,7 @@ class Contender:
     confirmed: bool
     configuration: str
     surpassed: Collection[str]
+    n_seeds: int
     description: Mapping[str, Any]
     figures: Mapping[str, float]
     file: Path
@@ -66,6 +68,7 @@ class Contender:
             "hpo.metric": self.metric,
             "hpo.direction": self.direction,
             "hpo.value": repr(self.value),
+            "hpo.n_seeds": str(self.n_seeds),
             "hpo.data_digest": str(self.description.get("data_digest", "")),
             **{f"hpo.{name}": repr(value) for name, value in self.figures.items()},
             **{f"param.{name}": str(value) for name, value in self.params.items()},
@@ -97,7 +100,7 @@ def register(contender: Contender, uri: str, *, force: bool = False) -> str:
                 made = Path(folder) / "model"
                 client.save_model(made, _code(), {NETWORK: contender.file}, *_shape(contender.description))
                 version = client.create_version(name, contender.run_id, made, contender.tags())
-        if present is not None:
+        if present is not None and present.run_id != version.run_id:  # else it is the same network, confirmed again
             client.set_alias(name, PREVIOUS, present.version)
         client.set_alias(name, CHAMPION, version.version)
     except MlflowException as error:
@@ -116,8 +119,8 @@ def champion_file(study: str, tracking_uri: str | None = None) -> Path:
     from hpo.tracking import MlflowException
 
     uri = where(tracking_uri)
-    if uri == DEFAULT_URI and not Path("mlflow.db").exists():
-        raise UserError("no mlflow.db here: no study has a champion in this folder (or give --tracking-uri)")
+    if is_missing(uri):  # none is made for the question
+        raise UserError(f"{uri}: there is no such store: no study has a champion here (or give --tracking-uri)")
     try:
         client = registry(uri)
         version = client.by_alias(study, CHAMPION)
@@ -147,8 +150,9 @@ def why_it_stays(present: Mapping[str, str], contender: Contender) -> str | None
         return "it is confirmed, and this one is not"
     if present.get("hpo.state") != "confirmed" and contender.confirmed:
         return None
-    # The latest confirmation of it knows more than the one that made it champion: more seeds, or more rivals.
-    if contender.confirmed and present.get("hpo.configuration") in {contender.configuration, *contender.surpassed}:
+    # A confirmation of it on as many seeds, or more, knows more than the one that made it champion.
+    again = present.get("hpo.configuration") in {contender.configuration, *contender.surpassed}
+    if contender.confirmed and again and int(present.get("hpo.n_seeds", 0)) <= contender.n_seeds:
         return None
     tags = contender.tags()
     if any(present.get(key) != tags[key] for key in ("hpo.data_digest", "hpo.metric", "hpo.direction")):

@@ -18,7 +18,7 @@ from hpo import times
 from hpo.delivery import Delivery, delivery_lock
 from hpo.display import Display, best_table
 from hpo.drawing import Drawing
-from hpo.errors import in_a_line
+from hpo.errors import disk_is_full, in_a_line
 from hpo.launch import Launcher
 from hpo.leases import Leases, become_owner
 from hpo.names import OUTBOX
@@ -145,7 +145,8 @@ class Conductor:
         try:
             return self._settle_death(owner, how, asked=asked)
         except STORE_ERRORS as error:  # whoever looks for work sees that it is dead
-            self.display.say(f"a worker died ({how}), and the store can't be used now ({first_line(error)})")
+            tell = log.debug if disk_is_full(error) else self.display.say  # of a full disk the worker has told
+            tell(f"a worker died ({how}), and the store can't be used now ({first_line(error)})")
             return True
 
     def _settle_death(self, owner: str, how: str, *, asked: bool) -> bool:
@@ -212,7 +213,8 @@ class Conductor:
                     self._draw()
             except (OSError, *STORE_ERRORS) as error:  # a full disk, say: it must not hide how the study ended
                 log.debug("%s", error, exc_info=True)
-                sys.stderr.write(f"the stores could not be brought to rest: {first_line(error)}\n")
+                if not (self._errors and disk_is_full(error)):
+                    sys.stderr.write(f"the stores could not be brought to rest: {first_line(error)}\n")
             trials = self._trials()
             waiting = self._delivered(self._records.outbox, launcher)
             if table := best_table(self.spec, trials):

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from hpo.errors import HpoError, UserError
 from hpo.loading import load_spec
-from hpo.names import OUTBOX, OVER, sibling_name
+from hpo.names import CONFIRMS, OUTBOX, OVER, sibling_name
 from hpo.options import add_places, add_trainer, add_workers, command, ended, seconds, whole
-from hpo.prepared import prepared_here
+from hpo.prepared import prepared_for
 from hpo.spec import StudySpec, Trainer
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 TOP, SEEDS, MOST = 5, 5, 100
 TESTS = "hpo.tests"
 """The attribute of the study that confirms which keeps every look at the test split."""
+
+CLAIMS = "hpo.claims"
+"""The attribute of that study which keeps who was said to have won, in order, and whether with a test score."""
 
 log = logging.getLogger("hpo")
 
@@ -77,18 +80,17 @@ def parser() -> argparse.ArgumentParser:
 
 def confirm_at_end(spec: StudySpec, options: Namespace) -> int:
     """What `hpo.run --confirm` does when its search is done; nothing where that was only interrupted in time."""
-    from hpo.plan import affordable, less_kept, trials_less_kept
+    from hpo.plan import affordable, kept_budget
     from hpo.stages import command_began
     from hpo.storage import existing_store, load_study
 
     study = load_study(existing_store(options.storage), spec.name)
     trials = study.get_trials(deepcopy=False)
-    less, attrs = less_kept(spec), study.user_attrs
+    attrs = study.user_attrs
     n_trials = attrs.get("hpo.n_trials", spec.n_trials)
-    budget = [trials_less_kept(n_trials), less.n_epochs, less.timeout_seconds]
     if options.timeout is not None:
         options.timeout -= time.time() - command_began()  # of both together
-    if attrs.get(OVER, {}).get("budget") != budget or (options.timeout or 1.0) <= 0:
+    if attrs.get(OVER, {}).get("budget") != kept_budget(spec, n_trials) or (options.timeout or 1.0) <= 0:
         sys.stdout.write(f"study {spec.name} is confirmed when it is done: the same command goes on\n")
         return 0
     top, seeds = affordable(spec, n_trials, trials)
@@ -109,8 +111,9 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
         HpoError: no such study, no trial with a value, or what `run_study` raises.
     """
     from hpo.conduct import run_study
+    from hpo.confirmation import read
     from hpo.notebook import study_id_of
-    from hpo.plan import chosen, results, sibling, sibling_seed
+    from hpo.plan import chosen, results, sibling
     from hpo.storage import existing_store, load_study, study_names
 
     store, beside = existing_store(options.storage), sibling_name(spec.name)
@@ -119,18 +122,25 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
     before: Sequence[FrozenTrial] = ()
     if beside in study_names(store):
         sibling_study = load_study(store, beside)
-        before, facts = sibling_study.get_trials(deepcopy=False), sibling_study.user_attrs.get("hpo.facts", {})
-        if facts and facts.get("seed") != sibling_seed(spec, study_id):
-            raise UserError(
-                f"study {beside!r} confirms another study {spec.name!r} that was here before; let go of it with "
-                f"`python -m hpo.studies --delete {beside}`"
+        before, confirms = sibling_study.get_trials(deepcopy=False), sibling_study.user_attrs.get(CONFIRMS)
+        if before and confirms != study_id:
+            is_a = (
+                f"confirms another study {spec.name!r} that was here before" if confirms else "is a search of its own"
             )
+            raise UserError(
+                f"study {beside!r} {is_a}; let go of it with `python -m hpo.studies --delete {beside}`, or give "
+                f"study {spec.name!r} another name"
+            )
+    say = sys.stdout.write
+    said = read(Path(options.workdir) / beside, study_id)
+    if said is not None and said.n_seeds > n_seeds:
+        n_seeds = said.n_seeds
+        say(f"it was confirmed on {n_seeds} seeds before, and fewer would know less: it is {n_seeds} again\n")
     plan = chosen(spec, trials, before, top=top, n_seeds=n_seeds, study_id=study_id)
     if plan is None:
         raise UserError(
             f"study {spec.name!r} has no trial with a value yet; {command('hpo.run', options.study, options)}"
         )
-    say = sys.stdout.write
     if plan.baseline is None:
         say("there is no baseline: the study enqueues nothing, or has not tried it\n")
     n = len(plan.configurations)
@@ -145,7 +155,7 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
         return 0  # out of time: the same command goes on
     if not found:
         raise HpoError(f"no configuration of {spec.name!r} came through on all of {n_seeds} seeds")
-    return _conclude(spec, options, found)
+    return _conclude(spec, options, found, top)
 
 
 def _cost(spec: StudySpec, plan: "Plan", trials: "Sequence[FrozenTrial]", n: int) -> str:
@@ -166,7 +176,7 @@ def _cost(spec: StudySpec, plan: "Plan", trials: "Sequence[FrozenTrial]", n: int
     return words
 
 
-def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]") -> int:
+def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]", top: int) -> int:
     """Look at the test split, keep what was found, say it, and let the winner be champion; gives the exit code."""
     from dataclasses import replace
 
@@ -185,15 +195,16 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]")
     of, beside = load_study(store, spec.name), load_study(store, sibling_name(spec.name))
     folder = Path(options.workdir) / beside.study_name
     said = confirmation.confirmed(found, study=spec.name, metric=spec.metric, direction=spec.direction)
-    said = replace(said, study_id=study_id_of(of))
+    said = replace(said, study_id=study_id_of(of), top=top)
     confirmation.write(said, folder)  # whatever the trainer does now
-    trainer = prepared_here(spec, device=options.device, data=options.data)
+    trainer = prepared_for(spec, of, device=options.device, data=options.data)
     with_weights(options, beside, said.best.trials)
     said = replace(said, test=test_of(said, beside, trainer, folder))
     file = confirmation.write(said, folder)
+    step = _how_many(beside, said)
     outboxes = [open_outbox(Path(OUTBOX), study.user_attrs["hpo.study_id"]) for study in (of, beside)]
     for outbox in outboxes:
-        log_confirmation(outbox, said, file)
+        log_confirmation(outbox, said, file, step=step)
     describe_study(outboxes[0], spec, of.get_trials(deepcopy=False), Path(options.workdir) / spec.name, "confirmed")
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -208,6 +219,15 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]")
     for words in _champion(spec, options, trainer):
         console.print(words, soft_wrap=True)
     return 0
+
+
+def _how_many(beside: "Study", said: "Confirmation") -> int:
+    """How many claims there were before this one; the study that confirms keeps them all."""
+    claims, claim = beside.user_attrs.get(CLAIMS, []), [list(said.best.trials), said.test is not None]
+    if claim not in claims:
+        beside.set_user_attr(CLAIMS, [*claims, claim])
+        return len(claims)
+    return int(claims.index(claim))
 
 
 def _champion(spec: StudySpec, options: Namespace, trainer: Trainer) -> Iterator[str]:
@@ -237,7 +257,10 @@ def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Pat
         folder: of that study's trials.
 
     Returns:
-        None where the data have no such split, which is said.
+        None where the data have no such split, or the weights are not here, which is said.
+
+    Raises:
+        HpoError: they can't be scored now.
     """
     from dataclasses import replace
 
@@ -254,11 +277,15 @@ def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Pat
     except FileNotFoundError as error:
         sys.stdout.write(f"{error.filename or folder}: the winner's weights are not here: no test score\n")
         return None
-    except Exception as error:  # the user's code; a ValueError says that there is no such split
-        log.debug("evaluate raised", exc_info=True)
-        words = f"{type(error).__name__}: {error}"
-        sys.stdout.write(f"study {said.study} has no test split that can be scored ({words}): it can only validate\n")
+    except ValueError as error:  # so the trainer says that there is no such split
+        sys.stdout.write(f"study {said.study} has no test split ({error}): it can only validate\n")
         return None
+    except Exception as error:  # the user's code, or the device's: not to be taken for a study without such a split
+        log.debug("evaluate raised", exc_info=True)
+        words = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise HpoError(
+            f"the winner can't be scored on the test split now ({words}); the same command does it"
+        ) from None
     if missing := [score for score in scores if metric not in score]:
         sys.stdout.write(f"evaluate gives no {metric!r}, only {', '.join(missing[0])}: there is no test score\n")
         return None

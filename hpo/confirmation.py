@@ -29,7 +29,7 @@ class Estimate:
     Attributes:
         mean: of the values.
         std: of one value, with n - 1; 0 for a single value.
-        low: lower end of the interval; minus infinity for a single value.
+        low: lower end of the interval; minus infinity where there is none: of a single value, or of equal ones.
         high: upper end.
         level: of the interval, in (0, 1).
     """
@@ -107,6 +107,7 @@ class Confirmation:
         champion: number of the winner's trial, in the confirming study, whose network is the best by validation.
         test: None where the data have no test split, or it is not scored yet.
         study_id: of the search: a later study of the same name is another one.
+        top: how many of the search's best were asked for.
     """
 
     study: str
@@ -119,6 +120,7 @@ class Confirmation:
     champion: int
     test: Test | None = None
     study_id: str = ""
+    top: int = 0
 
     @property
     def best(self) -> Configuration:
@@ -149,13 +151,14 @@ class Retrained:
 
 
 def estimate(values: Sequence[float], *, level: float = LEVEL) -> Estimate:
-    """Mean and two-sided Student's t interval (`scipy.stats.t.interval`), which covers `level` of normal values."""
+    """Mean and two-sided Student's t interval (`scipy.stats.t.interval`), which covers `level` of normal values.
+
+    Values that are equal are none: shares of few images coincide, and their spread, 0, would make the interval a point.
+    """
     mean, n = float(np.mean(values)), len(values)
-    if n < 2:
+    std = float(np.std(values, ddof=1)) if n > 1 else 0.0
+    if std <= 1e-12 * max(abs(mean), 1e-3):  # differences of equal shares are not quite equal
         return Estimate(mean=mean, std=0.0, low=-math.inf, high=math.inf, level=level)
-    std = float(np.std(values, ddof=1))
-    if std == 0:  # where scipy gives NaN
-        return Estimate(mean=mean, std=0.0, low=mean, high=mean, level=level)
     from scipy import stats  # half a second, and those who read a confirmation need none of it
 
     low, high = stats.t.interval(level, n - 1, loc=mean, scale=std / math.sqrt(n))

@@ -9,6 +9,9 @@ from hpo.outbox import PARENT
 from hpo.tracking import MlflowClient, cause_of, its_run
 from hpo.urls import is_missing
 
+_NOT_BESIDE = {"weights", "model"}
+"""Of a run's artifacts those that a trial does not leave in its `artifacts/`: its weights, and a registered model."""
+
 
 def experiment_of(uri: str, study: str) -> str | None:
     """The id of a study's experiment; None where there is none, or it was deleted. No store is made for the question.
@@ -25,18 +28,18 @@ def experiment_of(uri: str, study: str) -> str | None:
     return str(found.experiment_id) if found is not None and found.lifecycle_stage == "active" else None
 
 
-def fetch_weights(uri: str, study: str, study_id: str, number: int, into: Path) -> Path | None:
-    """Fetch the best weights of a trial that another machine has trained from its run.
+def fetch_network(uri: str, study: str, study_id: str, number: int, into: Path) -> Path | None:
+    """Fetch the best weights of a trial that another machine has trained from its run, and what lies beside them.
 
     Args:
         uri: where MLflow is.
         study: its name.
         study_id: its id.
         number: of the trial.
-        into: a folder of the caller's.
+        into: a folder of the caller's, made here.
 
     Returns:
-        The folder that was fetched, in `into`; None where the run has none.
+        That folder, with `weights/` and `artifacts/` as the trial's own has them; None where the run has no weights.
 
     Raises:
         HpoError: MLflow is not reached.
@@ -47,8 +50,14 @@ def fetch_weights(uri: str, study: str, study_id: str, number: int, into: Path) 
     client = MlflowClient(tracking_uri=uri)
     try:
         for run in client.search_runs([experiment], its_run(study_id, str(number)), max_results=1):
-            if client.list_artifacts(run.info.run_id, "weights"):
-                return Path(client.download_artifacts(run.info.run_id, "weights", str(into)))
+            if not client.list_artifacts(run.info.run_id, "weights"):
+                continue
+            (into / "artifacts").mkdir(parents=True)
+            client.download_artifacts(run.info.run_id, "weights", str(into))
+            for each in client.list_artifacts(run.info.run_id):
+                if each.path not in _NOT_BESIDE:
+                    client.download_artifacts(run.info.run_id, each.path, str(into / "artifacts"))
+            return into
     except Exception as error:  # whatever a transport raises
         raise HpoError(f"MLflow at {uri} is not reached ({cause_of(error)})") from None
     return None

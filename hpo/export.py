@@ -4,6 +4,7 @@ The best is the confirmed winner; before there is one, the best trial of the sea
 """
 
 import argparse
+import logging
 import sys
 import tempfile
 from argparse import Namespace
@@ -16,13 +17,16 @@ from hpo.errors import HpoError, UserError
 from hpo.loading import load_spec
 from hpo.names import OUTBOX, sibling_name
 from hpo.options import add_places, add_trainer, ended, tracking_uri
-from hpo.prepared import prepared_here
+from hpo.prepared import prepared_for
 from hpo.spec import StudySpec, Trainer
 
 if TYPE_CHECKING:
     from optuna import Study
 
     from hpo.outbox import Outbox
+
+
+log = logging.getLogger("hpo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +65,7 @@ class Best:
         confirmed: whether it was confirmed.
         configuration: that it was trained with: the study's id and the number of the search's trial.
         surpassed: configurations that were confirmed beside it.
+        n_seeds: on how many seeds each.
         figures: what its test split gave.
     """
 
@@ -71,6 +76,7 @@ class Best:
     confirmed: bool
     configuration: str
     surpassed: Sequence[str] = ()
+    n_seeds: int = 0
     figures: Mapping[str, float]
 
 
@@ -96,8 +102,9 @@ def export(spec: StudySpec, options: Namespace) -> int:
     what = f"trial {best.number} of {best.study}"
     state = "the mean of its seeds, confirmed" if best.confirmed else "not confirmed"
     say(f"{what}, {spec.metric} {best.value:.4f}, {state}\n")
-    trainer = prepared_here(spec, device=options.device, data=options.data)
-    its_study = load_study(existing_store(options.storage), best.study)
+    store = existing_store(options.storage)
+    searched, its_study = load_study(store, spec.name), load_study(store, best.study)
+    trainer = prepared_for(spec, searched, device=options.device, data=options.data)
     folder = with_weights(options, its_study, [best.number]) / str(best.number)
     for file in files:
         if not exported(trainer, folder, file):
@@ -136,6 +143,7 @@ def best_of(spec: StudySpec, storage: str, workdir: Path) -> Best:
             confirmed=True,
             configuration=f"{study_id} {winner.trial}",
             surpassed=[f"{study_id} {other.trial}" for other in said.configurations[1:]],
+            n_seeds=said.n_seeds,
             figures={} if said.test is None else {f"test_{said.test.metric}": said.test.champion},
         )
     ranked = ranking(spec, trials)
@@ -178,8 +186,11 @@ def with_weights(options: Namespace, study: "Study", numbers: Sequence[int]) -> 
                 if own is None:
                     own = workdir / study.study_name
                     take_folder(own, study_id, workdir / ".owners")
-                (own / str(number)).mkdir(exist_ok=True)
-                fetched.rename(own / str(number) / "weights")
+                here = own / str(number)
+                here.mkdir(exist_ok=True)
+                if not (here / "artifacts").exists():
+                    (fetched / "artifacts").rename(here / "artifacts")
+                (fetched / "weights").rename(here / "weights")
         except HpoError as error:
             sys.stderr.write(f"weights that other machines have trained can't be fetched: {error}\n")
     # Never another study's of that name: where there is none, one that is not there.
@@ -187,8 +198,8 @@ def with_weights(options: Namespace, study: "Study", numbers: Sequence[int]) -> 
 
 
 def _fetched(options: Namespace, study: "Study", study_id: str, numbers: Sequence[int]) -> Iterator[tuple[int, Path]]:
-    """Weights that MLflow has of some trials, each in a folder that is to be moved from where it is."""
-    from hpo.experiments import fetch_weights
+    """What MLflow has of some trials' best networks, each in a folder that is to be emptied."""
+    from hpo.experiments import fetch_network
     from hpo.tracking_store import open_uri
 
     workdir = Path(options.workdir)
@@ -196,7 +207,7 @@ def _fetched(options: Namespace, study: "Study", study_id: str, numbers: Sequenc
     uri = open_uri(tracking_uri(options.tracking_uri), make=False)
     with tempfile.TemporaryDirectory(prefix=".fetched-", dir=workdir) as place:
         for number in numbers:
-            fetched = fetch_weights(uri, study.study_name, study_id, number, Path(place))
+            fetched = fetch_network(uri, study.study_name, study_id, number, Path(place) / str(number))
             if fetched is not None:
                 yield number, fetched
 
@@ -211,6 +222,7 @@ def exported(trainer: Trainer, folder: Path, file: Path) -> bool:
 
     Raises:
         UserError: the trial has no weights, an extra is missing, or the file would not be right.
+        HpoError: the trainer raises anything else.
     """
     write = getattr(trainer, "export", None)
     if write is None:
@@ -223,6 +235,10 @@ def exported(trainer: Trainer, folder: Path, file: Path) -> bool:
         raise UserError(f"{error.filename or folder}: the trial's weights are not there any more") from None
     except ValueError as error:
         raise UserError(str(error)) from None
+    except Exception as error:  # the user's code; or of a file that is damaged, or can't be written
+        log.debug("export raised", exc_info=True)
+        words = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise HpoError(f"{file}: can't be written from {folder} ({words})") from None
     return True
 
 
@@ -260,6 +276,7 @@ def registered(spec: StudySpec, options: Namespace, best: Best, trainer: Trainer
             confirmed=best.confirmed,
             configuration=best.configuration,
             surpassed=best.surpassed,
+            n_seeds=best.n_seeds,
             description=description_of(trainer),
             figures=best.figures,
             file=file,

@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,21 @@ def study_name(study: str) -> str:
 
 
 def ended(body: Callable[[], int], verbose: bool = False) -> int:  # noqa: FBT001, FBT002  a flag as it was given
-    """Run a command's body; gives its exit code. What can't be done is a line, never a traceback."""
+    """Run a command's body; gives its exit code. What can't be done is a line, never a traceback.
+
+    Where nothing can be said, since what it is said to lies on a full disk or is closed, the exit code still tells.
+    """
+    code = _code_of(body, verbose)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            code = DiskFullError.exit_code if disk_is_full(error) else code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python's own flush, at its end, fails
+    return code
+
+
+def _code_of(body: Callable[[], int], verbose: bool) -> int:  # noqa: FBT001
     os.umask(0o077)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     log.setLevel(logging.DEBUG if verbose else logging.WARNING)
@@ -119,12 +134,12 @@ def ended(body: Callable[[], int], verbose: bool = False) -> int:  # noqa: FBT00
         return body()
     except HpoError as error:
         log.debug("%s", error, exc_info=True)
-        sys.stderr.write(f"{error}\n")
+        _say(str(error))
         return error.exit_code
     except OSError as error:
         log.debug("%s", error, exc_info=True)
         where = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"{where}{error.strerror or error}\n")
+        _say(f"{where}{error.strerror or error}")
         return DiskFullError.exit_code if disk_is_full(error) else UserError.exit_code
     except KeyboardInterrupt:
         return 130
@@ -134,8 +149,13 @@ def ended(body: Callable[[], int], verbose: bool = False) -> int:  # noqa: FBT00
         if not isinstance(error, STORE_ERRORS):
             raise
         log.debug("%s", error, exc_info=True)
-        sys.stderr.write(f"the store can't be used now: {first_line(error)}\n")
+        _say(f"the store can't be used now: {first_line(error)}")
         return DiskFullError.exit_code if disk_is_full(error) else HpoError.exit_code
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        sys.stderr.write(f"{text}\n")
 
 
 def size_of(folder: Path) -> int:

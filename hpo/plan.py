@@ -93,18 +93,13 @@ def sibling(spec: StudySpec, plan: Plan) -> StudySpec:
         pruner="none",
         scheduler=Given,
         enqueue=tuple(plan.pairs()),
-        seed=sibling_seed(spec, plan.study_id),
+        seed=derived_seed(spec.seed, 0, "confirmation"),
         seed_by=SEED,
         keep_weights=plan.n_trials,
         checkpoint_bytes=None,
         reuse_epochs=False,
         summarize=None,
     )
-
-
-def sibling_seed(spec: StudySpec, study_id: str) -> int:
-    """The seed of the study that confirms a search; that of another search differs, and so it is known."""
-    return derived_seed(spec.seed, 0, f"confirmation {study_id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +240,16 @@ def epoch_seconds(trials: Sequence[FrozenTrial]) -> float | None:
     trained = sum(len(t.intermediate_values) for t in trials)
     seconds = sum(t.user_attrs.get(SECONDS, 0.0) for t in trials)
     return seconds / trained if trained and seconds else None
+
+
+def budget_of(spec: StudySpec, n_trials: int | None) -> list[float | None]:
+    """A search's budget as the store keeps it (`names.OVER`): trials, epochs, device seconds."""
+    return [n_trials, spec.n_epochs, spec.timeout_seconds]
+
+
+def kept_budget(spec: StudySpec, n_trials: int | None) -> list[float | None]:
+    """The same without what is kept for its confirmation."""
+    return budget_of(less_kept(spec), trials_less_kept(n_trials))
 
 
 def less_kept(spec: StudySpec) -> StudySpec:

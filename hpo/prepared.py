@@ -2,9 +2,13 @@
 
 import logging
 import os
+from typing import TYPE_CHECKING
 
 from hpo.errors import HpoError, UserError
 from hpo.spec import Context, StudySpec, Trainer
+
+if TYPE_CHECKING:
+    from optuna import Study
 
 log = logging.getLogger("hpo")
 
@@ -42,6 +46,21 @@ def prepared_here(spec: StudySpec, *, device: str | None, data: str | None) -> T
         UserError: as `prepared`.
     """
     return prepared(spec, Context(device=device, data=data, threads=cores(), stop=lambda: False))
+
+
+def prepared_for(spec: StudySpec, study: "Study", *, device: str | None, data: str | None) -> Trainer:
+    """As `prepared_here`, to be asked about what a stored study has trained: its data and network must be the same.
+
+    Raises:
+        UserError: they are not, or as `prepared`.
+    """
+    from hpo.notebook import study_id_of
+    from hpo.resume import description_of, refuse_changes
+
+    study_id_of(study)  # made by this service
+    trainer = prepared_here(spec, device=device, data=data)
+    refuse_changes(spec, study, description_of(trainer))
+    return trainer
 
 
 def cores() -> int:

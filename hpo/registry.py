@@ -49,14 +49,17 @@ class Registry:
         return self.client.create_model_version(name, source, run_id, dict(tags))
 
     def save_model(self, folder: Path, code: Path, files: Mapping[str, Path], size: int | None, k: int | None) -> None:
-        """Save a model from code, without pickle: faces uint8 [N, size, size] to probabilities float32 [N, k]."""
+        """Save a model from code, without pickle: faces uint8 [N, size, size] to probabilities float32 [N, k].
+
+        Its signature leaves the faces out: MLflow would cut fractions off (faces in [0, 1] become black) before the
+        model can refuse them. What they are is said in the model's metadata.
+        """
         types = mlflow.types
-        signature = None
+        signature = metadata = None
         if size is not None and k is not None:
-            inputs = types.Schema([types.TensorSpec(np.dtype(np.uint8), (-1, size, size))])
-            signature = mlflow.models.ModelSignature(
-                inputs, types.Schema([types.TensorSpec(np.dtype(np.float32), (-1, k))])
-            )
+            outputs = types.Schema([types.TensorSpec(np.dtype(np.float32), (-1, k))])
+            signature = mlflow.models.ModelSignature(outputs=outputs)
+            metadata = {"inputs": f"faces, uint8 [N, {size}, {size}]"}
         needed = [
             f"{package}=={version(package).split('+')[0]}" for package in ("mlflow", "torch", "safetensors", "numpy")
         ]
@@ -64,7 +67,12 @@ class Registry:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that no example is given: the signature says more
             mlflow.pyfunc.save_model(
-                str(folder), python_model=str(code), artifacts=artifacts, signature=signature, pip_requirements=needed
+                str(folder),
+                python_model=str(code),
+                artifacts=artifacts,
+                signature=signature,
+                metadata=metadata,
+                pip_requirements=needed,
             )
 
     def download(self, version: ModelVersion) -> Path:

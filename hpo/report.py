@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ def _report(spec: StudySpec, options: argparse.Namespace) -> int:
     import optuna
     from rich.console import Console
 
+    from hpo.prepared import prepared_for
     from hpo.report_facts import best_folder, gather
     from hpo.report_review import Review, review
     from hpo.storage import existing_store, load_study
@@ -69,7 +71,8 @@ def _report(spec: StudySpec, options: argparse.Namespace) -> int:
     outbox = _outbox(study.user_attrs.get("hpo.study_id"))
     facts = gather(spec, study, outbox, options)
     folder = best_folder(facts)
-    said = Review([]) if folder is None else review(spec, folder, device=options.device, data=options.data)
+    prepare = partial(prepared_for, spec, study, device=options.device, data=options.data)
+    said = Review([]) if folder is None else review(spec.name, folder, prepare)
 
     from hpo.report_page import page  # plotly, some tenths of a second: only now that there is something to draw
 

@@ -82,10 +82,13 @@ def confirmed(found: Confirmation) -> list[str]:
         words.append("It is the baseline: the search has found nothing better.")
     elif found.difference is not None:
         low, high = sorted((sign * found.difference.low, sign * found.difference.high))
-        sure = "" if low > 0 else "; that may be chance, since no difference lies in the interval"
         gain = _better(metric, sign * found.difference.mean)
-        between = _between(metric, low, high) if math.isfinite(low) and math.isfinite(high) else ""
-        words.append(f"It is {gain} than the baseline{between}{sure}.")
+        if not math.isfinite(low):
+            between = "; that may be chance: too few seeds differ for an interval"
+        else:
+            chance = "" if low > 0 else "; that may be chance, since no difference lies in the interval"
+            between = f"{_between(metric, low, high)}{chance}"
+        words.append(f"It is {gain} than the baseline{between}.")
     if found.test is not None:
         words.append(_test_words(found.test))
     if found.optimism is not None:

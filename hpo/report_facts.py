@@ -21,6 +21,7 @@ from hpo.names import OVER, sibling_name
 from hpo.notebook import own_folder
 from hpo.options import command
 from hpo.outbox import PARENT, Outbox
+from hpo.plan import budget_of, kept_budget
 from hpo.report_values import NONE, Table
 from hpo.spec import StudySpec
 from hpo.tracked import ranking
@@ -128,15 +129,23 @@ def failures_table(trials: Sequence[FrozenTrial]) -> Table | None:
     return Table(["trial", "reason"], rows, f"And {more} more." if more else "")
 
 
-def run_command(facts: Facts) -> str:
-    """The command that makes the same study anew, in an empty folder."""
-    budget = facts.attrs.get("hpo.n_trials")
-    return command("hpo.run", facts.study, facts.options, *([] if budget is None else ["--trials", str(budget)]))
+def run_commands(facts: Facts) -> list[str]:
+    """The commands that make the same study anew, in an empty folder, and confirm it likewise."""
+    budget, said = facts.attrs.get("hpo.n_trials"), facts.confirmation
+    flags = [] if budget is None else ["--trials", str(budget)]
+    n_trials = facts.spec.n_trials if budget is None else budget
+    kept = kept_budget(facts.spec, n_trials)
+    if facts.attrs.get(OVER, {}).get("budget") == kept != budget_of(facts.spec, n_trials):
+        return [command("hpo.run", facts.study, facts.options, *flags, "--confirm")]
+    ran = command("hpo.run", facts.study, facts.options, *flags)
+    return [ran] if said is None else [ran, confirm_command(facts)]
 
 
 def confirm_command(facts: Facts) -> str:
-    """The command that trains the study's best configurations anew."""
-    return command("hpo.confirm", facts.study, facts.options)
+    """The command that trains the study's best configurations anew: as it was done, where it was."""
+    said = facts.confirmation
+    flags = [] if said is None or not said.top else ["--top", str(said.top), "--seeds", str(said.n_seeds)]
+    return command("hpo.confirm", facts.study, facts.options, *flags)
 
 
 def reproduction_table(facts: Facts) -> Table:

@@ -13,7 +13,7 @@ import plotly.offline
 from markupsafe import Markup, escape
 
 from hpo.report_claim import best_table, claim, confirmed_table, paper_table
-from hpo.report_facts import Facts, confirm_command, failures_table, reproduction_table, run_command
+from hpo.report_facts import Facts, confirm_command, failures_table, reproduction_table, run_commands
 from hpo.report_figures import figures, time_figures
 from hpo.report_plots import Figure
 from hpo.report_review import Review
@@ -55,7 +55,7 @@ def page(facts: Facts, review: Review) -> str:
         "review": review,
         "best": best_table(spec, facts.ranked, N_BEST) if facts.ranked else None,
         "failures": failures_table(facts.trials),
-        "command": run_command(facts),
+        "commands": run_commands(facts),
         "reproduction": reproduction_table(facts),
         "plotly": _plotly([*search, *times]),
     }

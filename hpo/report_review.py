@@ -4,14 +4,13 @@ import base64
 import json
 import logging
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpo.prepared import prepared_here
 from hpo.report_values import Table, cell
-from hpo.spec import StudySpec
+from hpo.spec import Trainer
 from hpo.whole import write_whole
 
 log = logging.getLogger("hpo")
@@ -55,14 +54,13 @@ class Review:
     words: str = ""
 
 
-def review(spec: StudySpec, trial: Path, *, device: str | None, data: str | None) -> Review:
+def review(study: str, trial: Path, prepare: Callable[[], Trainer]) -> Review:
     """What the trainer says of the trial in a folder.
 
     Args:
-        spec: of the study.
+        study: its name.
         trial: the trial's folder, with its weights.
-        device: as the command line names it.
-        data: as the command line names it.
+        prepare: makes the trainer that is asked; where that raises, there is no review.
     """
     folder = trial / "review"
     kept = folder / FILE
@@ -75,23 +73,19 @@ def review(spec: StudySpec, trial: Path, *, device: str | None, data: str | None
     if not any((trial / "weights").glob("*")):
         return Review([], f"The trainer's own review is left out: {trial} holds no weights.")
     try:
-        said = _ask(spec, trial, device, data)
+        method = getattr(prepare(), "review", None)
+        said = None if method is None else list(method(trial))
         if said is None:
-            return Review([], f"The trainer's own review is left out: the trainer of {spec.name} has no `review`.")
+            return Review([], f"The trainer's own review is left out: the trainer of {study} has no `review`.")
         raws = json.loads(json.dumps([dict(raw) for raw in said], default=_plain))
         sections = [_section(raw, folder) for raw in raws]
         folder.mkdir(exist_ok=True)
         write_whole(kept, json.dumps(raws, indent=1).encode())
     except (Exception, SystemExit) as error:  # the study's own code, or its data: the rest of the page is due
         log.debug("the review raised", exc_info=True)
-        first = (str(error).splitlines() or [""])[0]
-        return Review([], f"The trainer's own review is left out: {type(error).__name__}: {first}"[:400])
+        words = " ".join(str(error).split())
+        return Review([], f"The trainer's own review is left out: {type(error).__name__}: {words}"[:400])
     return Review(sections)
-
-
-def _ask(spec: StudySpec, trial: Path, device: str | None, data: str | None) -> Sequence[Mapping[str, Any]] | None:
-    method = getattr(prepared_here(spec, device=device, data=data), "review", None)
-    return None if method is None else list(method(trial))
 
 
 def _plain(value: Any) -> Any:

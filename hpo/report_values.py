@@ -50,7 +50,7 @@ def difference_words(metric: str, value: float | None) -> str:
 def interval_words(metric: str, found: Estimate, *, difference: bool = False) -> str:
     """Where the true mean lies: `60.80 % to 61.90 %`."""
     if not (math.isfinite(found.low) and math.isfinite(found.high)):
-        return "no interval from one seed"
+        return "no interval: too few values that differ"
     words = difference_words if difference else value_words
     return f"{words(metric, found.low)} to {words(metric, found.high)}"
 

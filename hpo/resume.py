@@ -82,7 +82,7 @@ def open_study(
         attrs = study.user_attrs
     else:
         if any(t.state != TrialState.FAIL for t in study.get_trials(deepcopy=False)):
-            _refuse_changes(spec, study, description)
+            refuse_changes(spec, study, description)
         if attrs["hpo.facts"] != facts:
             log.warning("study %s: its search space is wider than before, and can't become narrower", spec.name)
             study.set_user_attr("hpo.facts", facts)
@@ -129,7 +129,12 @@ def changes(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]
     return changed
 
 
-def _refuse_changes(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]) -> None:
+def refuse_changes(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]) -> None:
+    """Let nothing that is declared, or trained, otherwise pass for a stored study; the arguments are `changes`'.
+
+    Raises:
+        UserError: something has changed; the message says what.
+    """
     if changed := changes(spec, study, description):
         raise UserError(
             f"study {spec.name!r} was made with another configuration; use a new name, or change back:\n  "

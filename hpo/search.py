@@ -13,6 +13,7 @@ from hpo.errors import FailuresError, LeaseLostError, UserError
 from hpo.leases import Lease, Owner
 from hpo.names import OVER
 from hpo.objective import Workplace, run_trial
+from hpo.plan import budget_of
 from hpo.records import Records
 from hpo.schedulers.proposals import has_fixed
 from hpo.schedulers.protocol import (
@@ -123,7 +124,7 @@ def _next(
         spec, n_trials, trials, paused, board.study_attrs(trials), settled=board.settled, best_first=board.order
     )
     at_work = len(history.running()) - len(resting - paused)
-    budget = [n_trials, spec.n_epochs, spec.timeout_seconds]
+    budget = budget_of(spec, n_trials)
     left = seconds_left(spec, trials)
     if left < LEAST_SECONDS:
         reason = f"all {spec.timeout_seconds:g} seconds are used"

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpo.errors import UserError
 from hpo.names import OUTBOX, sibling_name
@@ -279,15 +279,22 @@ def enqueue(options: Namespace) -> int:
     configurations = read_configurations(Path(file))
     check_configurations(spec, study, configurations, file)
     with store.lock():
+        there = _waiting(study.get_trials(deepcopy=False)).values()
         for params in configurations:
-            study.enqueue_trial(params)
+            if params not in there:  # a kill may have come amid them, before the same command was given again
+                study.enqueue_trial(params)
         trials = study.get_trials(deepcopy=False)
-    numbers = ", ".join(str(t.number) for t in trials[-len(configurations) :])
-    n = len(configurations)
+    its_own = [number for number, fixed in _waiting(trials).items() if fixed in configurations]
+    numbers, n = ", ".join(map(str, its_own)), len(its_own)
     sys.stdout.write(
         f"enqueued as trial{'s'[: n != 1]} {numbers} of study {spec.name}; {_when(spec, study, trials, options)}\n"
     )
     return 0
+
+
+def _waiting(trials: Sequence["FrozenTrial"]) -> dict[int, Any]:
+    """What is enqueued and was not begun, by trial."""
+    return {t.number: t.system_attrs.get("fixed_params") for t in trials if t.state.name == "WAITING"}
 
 
 def _when(spec: "StudySpec", study: "Study", trials: Sequence["FrozenTrial"], options: Namespace) -> str:

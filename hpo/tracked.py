@@ -178,13 +178,12 @@ def log_best(
     put_artifact(outbox, PARENT, folder / LEADERBOARD)
 
 
-def log_confirmation(outbox: Outbox, said: Confirmation, file: Path) -> None:
-    """Keep with the study's run what was confirmed of it."""
+def log_confirmation(outbox: Outbox, said: Confirmation, file: Path, *, step: int) -> None:
+    """Keep with the study's run what was confirmed of it; the step counts the claims, of which the last one holds."""
     found = {f"confirmed_{said.metric}": said.best.estimate.mean}
     if said.test is not None:
         found[f"test_{said.test.metric}"] = said.test.estimate.mean
-    metrics = {"step": 0, "metrics": found}
-    outbox.put(PARENT, "metrics", metrics, once=f"confirmed:{said.n_seeds}:{said.best.trials}")
+    outbox.put(PARENT, "metrics", {"step": step, "metrics": found}, once=f"confirmed:{step}")
     outbox.put(PARENT, "tags", {"hpo.confirmed_trial": str(said.best.trial)})
     put_artifact(outbox, PARENT, file)
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -24,19 +25,22 @@ from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full
 from hpo.leases import Leases, Stopping, become_owner
 from hpo.loading import load_spec
 from hpo.mirror import open_mirror
+from hpo.names import CONFIRMS
 from hpo.objective import Emit, Workplace
+from hpo.options import bytes_in_words
 from hpo.outbox import open_outbox
 from hpo.plan import less_kept, plan_from_json, sibling, trials_less_kept
 from hpo.preflight import candidates_of, is_work_left, preflight
 from hpo.prepared import prepared
 from hpo.records import Records
-from hpo.resume import OpenStudy, check_params, open_study
+from hpo.resume import OpenStudy, check_params, description_of, open_study, refuse_changes
 from hpo.schedulers.named import make_scheduler
 from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
 from hpo.spec import Context, StudySpec, Trainer
 from hpo.stages import reached
 from hpo.storage import STORE_ERRORS, Store, first_line, load_study, open_store, read_trials
+from hpo.urls import is_sqlite, sqlite_path
 
 STOPPED = 143
 PATIENCE_SECONDS = 600.0
@@ -112,7 +116,7 @@ def main() -> int:
     except (OSError, *STORE_ERRORS) as error:
         log.debug("%s", error, exc_info=True)
         if disk_is_full(error):
-            emit({"event": "error", "text": f"the disk is full ({error}); make room, the same command goes on"})
+            emit({"event": "error", "text": _full(error, assignment)})
             return DiskFullError.exit_code
         text = first_line(error)
         if isinstance(error, OSError):  # a folder that can't be written, and the like: nothing that goes away
@@ -122,6 +126,15 @@ def main() -> int:
         return HpoError.exit_code
     emit({"event": "done", "reason": reason})
     return STOPPED if stopping.asked else 0
+
+
+def _full(error: BaseException, assignment: Assignment) -> str:
+    """What is said of a full disk, in a line: where, how much is free, and what to do."""
+    file = getattr(error, "filename", None) or (
+        sqlite_path(assignment.storage) if is_sqlite(assignment.storage) else assignment.workdir
+    )
+    free = bytes_in_words(shutil.disk_usage(Path(file).absolute().parent).free)
+    return f"{file}: the disk is full, {free} are free ({first_line(error)}); make room, the same command goes on"
 
 
 def _ask(all_lanes: list[Stopping]) -> None:
@@ -209,8 +222,14 @@ def _patient_store(assignment: Assignment) -> Store:
 def _opened(spec: StudySpec, assignment: Assignment, store: Store, leases: Leases, trainer: Trainer) -> OpenStudy:
     folder, outboxes = Path(assignment.workdir) / spec.name, Path(assignment.outbox)
     read_trials(store, spec.name)
+    if assignment.plan is not None:  # what is confirmed was searched on the same data, with the same network
+        searched = load_spec(assignment.study)
+        refuse_changes(searched, load_study(store, searched.name), description_of(trainer))
     with store.lock():
-        return open_study(spec, store, leases, trainer, folder, outboxes, assignment.n_trials)
+        opened = open_study(spec, store, leases, trainer, folder, outboxes, assignment.n_trials)
+        if assignment.plan is not None:
+            opened.study.set_user_attr(CONFIRMS, plan_from_json(assignment.plan).study_id)
+        return opened
 
 
 def _spec_of(assignment: Assignment) -> StudySpec:

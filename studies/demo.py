@@ -22,7 +22,7 @@ STUDY = StudySpec(
     ),
     metric="val_accuracy",
     draw=draw_faces,
-    n_trials=10,
+    n_trials=8,
     max_epochs=8,
     pruner="median",
     enqueue=({"optimizer": "sgd", "learning_rate_scale": 1.0, "batch_size": 32, "epochs": 8, "dropout": 0.2},),

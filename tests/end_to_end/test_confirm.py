@@ -18,10 +18,14 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 from playwright.sync_api import sync_playwright
 
+from hpo.champion import champion_file
 from hpo.confirmation import read
+from hpo.errors import UserError
+from model.exported import load
 from tests.end_to_end.stores import ROOT, environment, run, runs, trials
 from tests.end_to_end.test_mlflow_ui import CHROMIUM, QUIET, seen
 from tests.end_to_end.test_outage import free_port
+from tests.end_to_end.test_report import looked_at
 from tests.end_to_end.test_ui import shown
 from tests.hpo.toy import witnessed, write_toy
 
@@ -63,7 +67,7 @@ def test_the_best_and_the_baseline_are_trained_anew_on_the_same_seeds_and_the_te
     assert (tmp_path / "looks.txt").read_text().split() == ["test"] * 3
     assert said.test is not None
     assert said.test.scorings == 1
-    assert "better than the baseline (95 % interval" in done.stdout
+    assert "better than the baseline; that may be chance: too few seeds differ for an interval" in done.stdout
     tracked = runs(tmp_path, "toy-confirm")
     assert sorted(tracked) == sorted([*map(str, range(9)), "study"])
     parent = runs(tmp_path, "toy")["study"][0]
@@ -93,6 +97,72 @@ def test_a_confirmation_that_was_killed_goes_on_and_trains_nothing_twice(tmp_pat
     assert [t.state for t in trials(tmp_path, "toy-confirm")] == [TrialState.COMPLETE] * 4
     assert len(witnessed(tmp_path)) - before <= 4 * 4 + 1
     assert "there is no baseline" in done.stdout
+
+
+def test_a_later_claim_rests_on_no_fewer_seeds_and_takes_the_place_of_the_one_before(tmp_path):
+    study = write_toy(tmp_path, trials=3, epochs=1)
+    study.write_text(study.read_text().replace('return {"score": 0.5}', "raise ValueError('no split test')"))
+    run(tmp_path, "--study", str(study))
+
+    two = call(tmp_path, "hpo.confirm", "--study", study, "--top", 1, "--seeds", 2)
+    before = runs(tmp_path, "toy")["study"][1]["confirmed_score"]
+    more = call(tmp_path, "hpo.confirm", "--study", study, "--top", 2, "--seeds", 3)
+    fewer = call(tmp_path, "hpo.confirm", "--study", study, "--top", 2, "--seeds", 2)
+
+    assert two.returncode == more.returncode == fewer.returncode == 0, two.stderr + more.stderr + fewer.stderr
+    assert "study toy has no test split (no split test): it can only validate" in two.stdout
+    said = read(tmp_path / "trials" / "toy-confirm", (tmp_path / "trials/toy/.study_id").read_text().strip())
+    assert said is not None
+    assert (said.top, said.n_seeds) == (2, 3)
+    assert "it was confirmed on 3 seeds before, and fewer would know less: it is 3 again" in fewer.stdout
+    assert len(trials(tmp_path, "toy-confirm")) == 6
+    assert runs(tmp_path, "toy")["study"][1]["confirmed_score"] == [*before, (1, said.best.estimate.mean)]
+
+
+def test_a_winner_that_can_not_be_scored_now_is_not_one_without_a_test_split(tmp_path):
+    study = write_toy(tmp_path, trials=2, epochs=1)
+    whole = study.read_text()
+    study.write_text(whole.replace('return {"score": 0.5}', "raise RuntimeError('CUDA out of memory')"))
+    run(tmp_path, "--study", str(study))
+
+    failed = call(tmp_path, "hpo.confirm", "--study", study, "--top", 1, "--seeds", 2)
+    study.write_text(whole)
+    done = call(tmp_path, "hpo.confirm", "--study", study, "--top", 1, "--seeds", 2)
+
+    assert failed.returncode == 1
+    assert "can't be scored on the test split now (RuntimeError: CUDA out of memory); the same" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert done.returncode == 0, done.stderr
+    assert "The test split was looked at once" in done.stdout
+
+
+def test_a_confirmation_trains_on_what_was_searched_on_or_not_at_all(tmp_path):
+    describes = "Toy):\n    def describe(self):\n        return {'data_digest': Path('digest').read_text()}\n"
+    study = write_toy(tmp_path, trials=2, epochs=1)
+    (tmp_path / "digest").write_text("one")
+    study.write_text(study.read_text().replace("context: Toy()", "context: Known()") + f"\n\nclass Known({describes}")
+    run(tmp_path, "--study", str(study))
+    (tmp_path / "digest").write_text("another")
+
+    done = call(tmp_path, "hpo.confirm", "--study", study, "--top", 1, "--seeds", 2)
+    export = call(tmp_path, "hpo.export", "--study", study, "--file", "out.safetensors")
+
+    assert done.returncode == export.returncode == 2
+    for said in (done.stderr, export.stderr):
+        assert "data_digest one, now another" in said
+    assert optuna.get_all_study_names(f"sqlite:///{tmp_path / 'hpo.db'}") == ["toy"]
+
+
+def test_a_study_that_has_the_name_of_a_confirmation_is_told_from_one(tmp_path):
+    run(tmp_path, "--study", str(write_toy(tmp_path, trials=1, epochs=1)))
+    other = tmp_path / "other.py"
+    other.write_text((tmp_path / "toy.py").read_text().replace('"toy"', '"toy-confirm"'))
+    run(tmp_path, "--study", str(other))
+
+    done = call(tmp_path, "hpo.confirm", "--study", "toy.py", "--top", 1, "--seeds", 2)
+
+    assert done.returncode == 2
+    assert "study 'toy-confirm' is a search of its own" in done.stderr
 
 
 def test_a_later_study_of_the_same_name_is_not_confirmed_by_the_one_before(tmp_path):
@@ -268,6 +338,18 @@ def test_the_same_network_is_no_new_version_and_a_worse_one_needs_force(confirme
     assert "it is confirmed, and this one is not; --force replaces it" in worse.stdout
 
 
+def test_asking_for_a_champion_that_is_not_there_makes_no_store(tmp_path):
+    with pytest.raises(UserError, match="there is no such store"):
+        champion_file("faces", f"sqlite:///{tmp_path / 'typo.db'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_study_has_no_champion(confirmed):
+    folder, _ = confirmed
+    with pytest.raises(UserError, match="study 'other' has no champion in .*hpo.confirm --study other"):
+        champion_file("other", f"sqlite:///{folder / 'mlflow.db'}")
+
+
 def test_a_missing_extra_is_named(confirmed, tmp_path):
     folder, _ = confirmed
     (tmp_path / "onnxruntime.py").write_text("raise ModuleNotFoundError('none here', name='onnxruntime')")
@@ -305,6 +387,21 @@ def test_curves_over_each_other_the_report_and_the_champion_are_seen_in_the_brow
         browser.close()
 
 
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_report_of_a_confirmed_study_shows_its_table_the_test_split_and_how_to_make_it_again(confirmed, width):
+    folder, _ = confirmed
+
+    shown, drawn = looked_at(folder / "faces-report.html", width)
+
+    assert "on 2 fresh seeds" in shown
+    assert "On the test split it has accuracy" in shown
+    assert "python -m hpo.confirm --study faces.py --top 1 --seeds 2" in shown
+    assert "What it confuses" in shown
+    assert drawn >= 5
+
+
 def test_the_champion_is_served(confirmed):
     folder, _ = confirmed
     with socket.socket() as free:
@@ -322,12 +419,23 @@ def test_the_champion_is_served(confirmed):
             f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
         )
         answer = _answered(request, within=180)
+        scaled = json.dumps({"inputs": np.full((1, 16, 16), 0.5).tolist()}).encode()
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(  # noqa: S310
+                urllib.request.Request(request.full_url, scaled, {"Content-Type": "application/json"}),  # noqa: S310
+                timeout=60,
+            )
+        words = refused.value.read().decode()
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
     probabilities = np.array(json.loads(answer)["predictions"])
     assert probabilities.shape == (2, 7)
+    network = load(Path(champion_file("faces", f"sqlite:///{folder / 'mlflow.db'}")))
+    assert probabilities == pytest.approx(network.probabilities(np.zeros((2, 16, 16), np.uint8)), abs=1e-5)
+    assert refused.value.code == 400
+    assert "faces must be whole numbers from 0 to 255" in words
     assert probabilities.sum(1) == pytest.approx([1, 1], abs=1e-4)
 
 

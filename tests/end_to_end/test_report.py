@@ -4,6 +4,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
@@ -121,26 +122,34 @@ def test_another_folder_s_study_can_be_reported_on(studied, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["toy-report.html"]
 
 
+def looked_at(file: Path, width: int) -> tuple[str, int]:
+    """What a page shows in a browser so wide, and how many figures; it loads nothing, raises nothing, overflows nothing."""
+    errors, loaded = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: loaded.append(request.url))
+        page.goto(file.as_uri())
+        page.wait_for_selector("body[data-ready]", timeout=60_000)
+        shown, drawn = page.locator("body").inner_text(), page.locator(".figure .main-svg").count()
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        printed = page.pdf(format="A4")
+        browser.close()
+    assert errors == []
+    assert [url for url in loaded if not url.startswith(("file:", "data:"))] == []
+    assert wide == width
+    assert printed.startswith(b"%PDF")
+    return shown, drawn
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_in_a_browser_it_draws_everything_loads_nothing_and_nothing_overflows(studied, width):
     if not (studied / "toy-report.html").exists():
         report(studied)
-    errors, loaded = [], []
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: loaded.append(request.url))
-        page.goto((studied / "toy-report.html").as_uri())
-        page.wait_for_selector("body[data-ready]", timeout=60_000)
-        drawn = page.locator(".figure .main-svg").count()
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        browser.close()
+    _, drawn = looked_at(studied / "toy-report.html", width)
 
-    assert errors == []
-    assert [url for url in loaded if not url.startswith(("file:", "data:"))] == []
     assert drawn >= 7
-    assert wide == width

@@ -9,7 +9,7 @@ from hpo.champion import Contender, why_it_stays
 
 CONTENDER = Contender(
     study="toy", run_id="r", trial="toy-confirm #3", params={"x": 0.1}, metric="val_accuracy", direction="maximize",
-    value=0.6, confirmed=True, configuration="abc 1", surpassed=("abc 2",), description={"data_digest": "d"}, figures={},
+    value=0.6, confirmed=True, configuration="abc 1", surpassed=("abc 2",), n_seeds=3, description={"data_digest": "d"}, figures={},
     file=Path("network.safetensors"),
 )  # fmt: skip
 
@@ -24,7 +24,9 @@ def present(**fields):
         (present(configuration="other 1", value=0.5), CONTENDER, None),
         (present(configuration="other 1", value=0.7), CONTENDER, "its val_accuracy is 0.7000, that of toy-confirm #3 0.6"),
         (present(configuration="other 1", value=0.6), CONTENDER, "its val_accuracy is 0.6000"),
-        (present(configuration="abc 1", value=0.7), CONTENDER, None),  # itself, on more seeds
+        (present(configuration="abc 1", value=0.7, n_seeds=2), CONTENDER, None),  # itself, on more seeds
+        (present(configuration="abc 1", value=0.7, n_seeds=5), CONTENDER, "its val_accuracy is 0.7000"),  # on fewer
+        (present(configuration="abc 2", value=0.7, n_seeds=5), CONTENDER, "its val_accuracy is 0.7000"),
         (present(configuration="abc 2", value=0.7), CONTENDER, None),  # a rival that came out worse on the same seeds
         (present(confirmed=False, value=0.9), CONTENDER, None),
         (present(), replace(CONTENDER, confirmed=False, value=0.9), "it is confirmed, and this one is not"),

@@ -36,8 +36,9 @@ def test_an_interval_is_students_of_the_values(values):
         assert (found.low, found.high) == pytest.approx((test.low, test.high))
 
 
-def test_one_seed_gives_no_interval():
-    assert (estimate([0.5]).low, estimate([0.5]).high) == (-math.inf, math.inf)
+@pytest.mark.parametrize("values", [[0.5], [0.5, 0.5], [0.3 - 0.1, 0.2, 0.4 - 0.2]])
+def test_one_seed_or_equal_values_give_no_interval(values):
+    assert (estimate(values).low, estimate(values).high) == (-math.inf, math.inf)
 
 
 @given(VALUES, st.integers(2, 10), st.sampled_from([1.0, -1.0]))

@@ -215,7 +215,9 @@ def test_a_confirmed_claim_says_by_how_much_and_how_sure():
     words = " ".join(claim(spec(), [], a_confirmation(test=test), "s"))
 
     assert "trial 4 is best, with rate 0.1: val_accuracy 64.00 % on 3 fresh seeds (95 % interval " in words
-    assert "It is 5.00 points better than the baseline (95 % interval +5.00 points to +5.00 points)." in words
+    assert (
+        "It is 5.00 points better than the baseline; that may be chance: too few seeds differ for an interval." in words
+    )
     assert "accuracy 62.00 % over 3 networks" in words
     assert "63.00 % (61.40 % to 64.60 % from 3,589 images)" in words
     assert "seen this configuration 2.00 points better" in words  # the baseline was not chosen
@@ -341,7 +343,7 @@ def test_the_trainer_is_asked_once_and_its_pictures_are_in_the_page(tmp_path):
     ]  # fmt: skip
     trainer, folder = Reviewing(sections), a_trial_folder(tmp_path)
 
-    first, again = (review(spec(prepare=trainer), folder, device=None, data=None) for _ in range(2))
+    first, again = (review("s", folder, lambda: trainer(None)) for _ in range(2))
 
     assert first == again
     assert trainer.n == 1
@@ -363,7 +365,7 @@ def test_the_trainer_is_asked_once_and_its_pictures_are_in_the_page(tmp_path):
     ],
 )
 def test_a_review_that_is_not_to_be_had_is_left_out_and_said(tmp_path, prepare, words):
-    found = review(spec(prepare=prepare), a_trial_folder(tmp_path), device=None, data=None)
+    found = review("s", a_trial_folder(tmp_path), lambda: prepare(None))
 
     assert not found.sections
     assert words in found.words
@@ -372,7 +374,7 @@ def test_a_review_that_is_not_to_be_had_is_left_out_and_said(tmp_path, prepare, 
 
 def test_without_weights_no_trainer_is_prepared(tmp_path):
     trainer = Reviewing([])
-    assert "holds no weights" in review(spec(prepare=trainer), tmp_path / "9", device=None, data=None).words
+    assert "holds no weights" in review("s", tmp_path / "9", lambda: trainer(None)).words
     assert trainer.n == 0
 
 
@@ -421,13 +423,33 @@ def test_what_there_is_nothing_to_report_of_is_one_line_and_two(tmp_path, monkey
 def test_the_command_that_makes_it_anew_holds_no_password():
     from types import SimpleNamespace
 
-    from hpo.report_facts import confirm_command, run_command
+    from hpo.report_facts import confirm_command, run_commands
 
     options = SimpleNamespace(
         storage="postgresql://u:secret@h/d", data=None, device=None, workdir="trials", mirror=None, tracking_uri=None
     )
 
-    facts = SimpleNamespace(study="s", attrs={"hpo.n_trials": 3}, options=options)
+    facts = SimpleNamespace(spec=spec(), study="s", attrs={"hpo.n_trials": 3}, options=options, confirmation=None)
 
-    assert run_command(facts) == "python -m hpo.run --study s --trials 3 --storage 'postgresql://u:***@h/d'"
+    assert run_commands(facts) == ["python -m hpo.run --study s --trials 3 --storage 'postgresql://u:***@h/d'"]
     assert confirm_command(facts) == "python -m hpo.confirm --study s --storage 'postgresql://u:***@h/d'"
+
+
+def test_what_was_confirmed_is_made_again_as_it_was(tmp_path):
+    from hpo.report_facts import run_commands
+
+    facts = dataclasses.replace(
+        gather(spec(), a_study(*MIXED), None, options(tmp_path)),
+        confirmation=dataclasses.replace(a_confirmation(), top=4),
+    )
+    kept = dataclasses.replace(
+        facts, attrs={"hpo.n_trials": 20, "hpo.over": {"reason": "", "budget": [17, None, None]}}
+    )
+
+    ran, confirmed_by = run_commands(facts)
+    (at_once,) = run_commands(kept)
+
+    assert ran.startswith("python -m hpo.run ")
+    assert "python -m hpo.confirm " in confirmed_by
+    assert " --top 4 --seeds 3" in confirmed_by
+    assert " --trials 20 --confirm" in at_once

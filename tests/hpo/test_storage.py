@@ -1,4 +1,5 @@
 import sqlite3
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -94,3 +95,19 @@ def test_who_only_reads_does_not_wait_for_who_reads_and_who_writes_takes_the_loc
     other = sqlite3.connect(tmp_path / "hpo.db", timeout=0)
     with stores[0].engine.begin(), pytest.raises(sqlite3.OperationalError, match="locked"):
         other.execute("BEGIN IMMEDIATE")
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+def test_a_file_on_a_network_file_system_is_refused_and_one_beside_it_is_not(kind, tmp_path, monkeypatch):
+    """optuna#820, #4994, #5385, #6036."""
+    mounts = [
+        SimpleNamespace(mountpoint="/", fstype="ext4"),
+        SimpleNamespace(mountpoint=str(tmp_path / "far"), fstype=kind),
+    ]
+    monkeypatch.setattr("hpo.sqlite.psutil.disk_partitions", lambda **_: mounts)
+    (tmp_path / "far").mkdir()
+
+    with pytest.raises(UserError, match=rf"on a network file system \({kind}\), where SQLite's locks do not hold"):
+        open_store(f"sqlite:///{tmp_path}/far/hpo.db")
+    assert list((tmp_path / "far").iterdir()) == []
+    open_store(f"sqlite:///{tmp_path}/near.db")
