@@ -111,7 +111,6 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
         HpoError: no such study, no trial with a value, or what `run_study` raises.
     """
     from hpo.conduct import run_study
-    from hpo.confirmation import read
     from hpo.notebook import study_id_of
     from hpo.plan import chosen, results, sibling
     from hpo.storage import existing_store, load_study, study_names
@@ -120,6 +119,7 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
     study = load_study(store, spec.name)
     trials, study_id = study.get_trials(deepcopy=False), study_id_of(study)
     before: Sequence[FrozenTrial] = ()
+    n_claimed = 0
     if beside in study_names(store):
         sibling_study = load_study(store, beside)
         before, confirms = sibling_study.get_trials(deepcopy=False), sibling_study.user_attrs.get(CONFIRMS)
@@ -131,11 +131,14 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
                 f"study {beside!r} {is_a}; let go of it with `python -m hpo.studies --delete {beside}`, or give "
                 f"study {spec.name!r} another name"
             )
+        n_claimed = max((len(of_seeds) for of_seeds, _ in sibling_study.user_attrs.get(CLAIMS, [])), default=0)
     say = sys.stdout.write
-    said = read(Path(options.workdir) / beside, study_id)
-    if said is not None and said.n_seeds > n_seeds:
-        n_seeds = said.n_seeds
-        say(f"it was confirmed on {n_seeds} seeds before, and fewer would know less: it is {n_seeds} again\n")
+    if n_claimed > n_seeds:
+        n_seeds = n_claimed
+        say(
+            f"it was confirmed on {n_seeds} seeds before, and fewer would know less: it is {n_seeds} again "
+            f"(`python -m hpo.studies --delete {beside}` lets go of that)\n"
+        )
     plan = chosen(spec, trials, before, top=top, n_seeds=n_seeds, study_id=study_id)
     if plan is None:
         raise UserError(
@@ -224,10 +227,10 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]",
 def _how_many(beside: "Study", said: "Confirmation") -> int:
     """How many claims there were before this one; the study that confirms keeps them all."""
     claims, claim = beside.user_attrs.get(CLAIMS, []), [list(said.best.trials), said.test is not None]
-    if claim not in claims:
-        beside.set_user_attr(CLAIMS, [*claims, claim])
-        return len(claims)
-    return int(claims.index(claim))
+    if claims[-1:] == [claim]:
+        return len(claims) - 1
+    beside.set_user_attr(CLAIMS, [*claims, claim])
+    return len(claims)
 
 
 def _champion(spec: StudySpec, options: Namespace, trainer: Trainer) -> Iterator[str]:
@@ -277,9 +280,11 @@ def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Pat
     except FileNotFoundError as error:
         sys.stdout.write(f"{error.filename or folder}: the winner's weights are not here: no test score\n")
         return None
-    except ValueError as error:  # so the trainer says that there is no such split
+    except (ValueError, LookupError, NotImplementedError) as error:  # so a trainer says that there is no such split
         sys.stdout.write(f"study {said.study} has no test split ({error}): it can only validate\n")
         return None
+    except OSError:
+        raise
     except Exception as error:  # the user's code, or the device's: not to be taken for a study without such a split
         log.debug("evaluate raised", exc_info=True)
         words = f"{type(error).__name__}: {error}".splitlines()[0]

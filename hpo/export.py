@@ -222,6 +222,7 @@ def exported(trainer: Trainer, folder: Path, file: Path) -> bool:
 
     Raises:
         UserError: the trial has no weights, an extra is missing, or the file would not be right.
+        OSError: there is no room, or the file can't be written.
         HpoError: the trainer raises anything else.
     """
     write = getattr(trainer, "export", None)
@@ -235,7 +236,9 @@ def exported(trainer: Trainer, folder: Path, file: Path) -> bool:
         raise UserError(f"{error.filename or folder}: the trial's weights are not there any more") from None
     except ValueError as error:
         raise UserError(str(error)) from None
-    except Exception as error:  # the user's code; or of a file that is damaged, or can't be written
+    except OSError:  # a full disk, a folder that can't be written
+        raise
+    except Exception as error:  # the user's code, or a file that is damaged
         log.debug("export raised", exc_info=True)
         words = f"{type(error).__name__}: {error}".splitlines()[0]
         raise HpoError(f"{file}: can't be written from {folder} ({words})") from None

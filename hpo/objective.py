@@ -45,6 +45,7 @@ class Workplace:
         stopping: true when this worker is to end, or must let go of its trial.
         emit: tells whoever watches what happens.
         mirror: where trials' folders are copied to, for other machines.
+        share: of the device that is a trial's; the others are those of the worker's other lanes.
     """
 
     records: Records
@@ -53,6 +54,7 @@ class Workplace:
     stopping: Stopping
     emit: Emit
     mirror: Mirror | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class _Clock:
 
     def seconds(self) -> float:
         """So far, in all."""
-        return self.before + time.monotonic() - self.began
+        return self.before + (time.monotonic() - self.began) * self.place.share
 
     def beat(self) -> None:
         """Keep them, and see anew when the study's are used up."""
@@ -159,7 +161,8 @@ class _Clock:
             records.note_seconds(self.lease, self.seconds())
             trials = records.trials()
             n_running = sum(t.state == TrialState.RUNNING for t in trials) - len(records.resting(trials))
-            self.place.stopping.deadline = time.monotonic() + seconds_left(records.spec, trials) / max(1, n_running)
+            rate = self.place.share * max(1, n_running)
+            self.place.stopping.deadline = time.monotonic() + seconds_left(records.spec, trials) / rate
 
 
 class _TrainerError(Exception):

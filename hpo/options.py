@@ -115,7 +115,7 @@ def ended(body: Callable[[], int], verbose: bool = False) -> int:  # noqa: FBT00
     Where nothing can be said, since what it is said to lies on a full disk or is closed, the exit code still tells.
     """
     code = _code_of(body, verbose)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed before the command began
         try:
             stream.flush()
         except OSError as error:
@@ -154,7 +154,7 @@ def _code_of(body: Callable[[], int], verbose: bool) -> int:  # noqa: FBT001
 
 
 def _say(text: str) -> None:
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):  # None where it was closed before the command began
         sys.stderr.write(f"{text}\n")
 
 

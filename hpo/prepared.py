@@ -49,17 +49,17 @@ def prepared_here(spec: StudySpec, *, device: str | None, data: str | None) -> T
 
 
 def prepared_for(spec: StudySpec, study: "Study", *, device: str | None, data: str | None) -> Trainer:
-    """As `prepared_here`, to be asked about what a stored study has trained: its data and network must be the same.
+    """As `prepared_here`, to be asked about what a stored study has trained, on the same data, with the same network.
 
     Raises:
         UserError: they are not, or as `prepared`.
     """
     from hpo.notebook import study_id_of
-    from hpo.resume import description_of, refuse_changes
+    from hpo.resume import description_of, refuse_other_training
 
     study_id_of(study)  # made by this service
     trainer = prepared_here(spec, device=device, data=data)
-    refuse_changes(spec, study, description_of(trainer))
+    refuse_other_training(spec, study, description_of(trainer))
     return trainer
 
 

@@ -21,7 +21,7 @@ from hpo.names import OVER, sibling_name
 from hpo.notebook import own_folder
 from hpo.options import command
 from hpo.outbox import PARENT, Outbox
-from hpo.plan import budget_of, kept_budget
+from hpo.plan import affordable, budget_of, kept_budget
 from hpo.report_values import NONE, Table
 from hpo.spec import StudySpec
 from hpo.tracked import ranking
@@ -136,8 +136,11 @@ def run_commands(facts: Facts) -> list[str]:
     n_trials = facts.spec.n_trials if budget is None else budget
     kept = kept_budget(facts.spec, n_trials)
     if facts.attrs.get(OVER, {}).get("budget") == kept != budget_of(facts.spec, n_trials):
-        return [command("hpo.run", facts.study, facts.options, *flags, "--confirm")]
-    ran = command("hpo.run", facts.study, facts.options, *flags)
+        ran = command("hpo.run", facts.study, facts.options, *flags, "--confirm")
+        if said is None or (said.top, said.n_seeds) == affordable(facts.spec, n_trials, facts.trials):
+            return [ran]
+    else:
+        ran = command("hpo.run", facts.study, facts.options, *flags)
     return [ran] if said is None else [ran, confirm_command(facts)]
 
 

@@ -82,7 +82,7 @@ def open_study(
         attrs = study.user_attrs
     else:
         if any(t.state != TrialState.FAIL for t in study.get_trials(deepcopy=False)):
-            refuse_changes(spec, study, description)
+            _refuse_changes(spec, study, description)
         if attrs["hpo.facts"] != facts:
             log.warning("study %s: its search space is wider than before, and can't become narrower", spec.name)
             study.set_user_attr("hpo.facts", facts)
@@ -116,12 +116,19 @@ def changes(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]
     """
     before, now = study.user_attrs["hpo.facts"], _facts(spec, description)
     changed = [f"the search space: {words}" for words in space.changes(before["space"], now["space"])]
+    if before["seed"] != now["seed"]:
+        changed.append(f"seed {before['seed']}, now {now['seed']}")
+    return changed + _trained_otherwise(spec, study, description)
+
+
+def _trained_otherwise(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]) -> list[str]:
+    """Of `changes` those that make a trial's value, or its network, another."""
+    before, now = study.user_attrs["hpo.facts"], _facts(spec, description)
+    changed = []
     direction = study.direction.name.lower()
     if direction != spec.direction:
         changed.append(f"direction {direction}, now {spec.direction}")
-    changed += [
-        f"{name} {before[name]}, now {now[name]}" for name in ("seed", "metric", "value") if before[name] != now[name]
-    ]
+    changed += [f"{name} {before[name]}, now {now[name]}" for name in ("metric", "value") if before[name] != now[name]]
     for name in sorted({*before["trainer"], *now["trainer"]}):
         old, new = before["trainer"].get(name), now["trainer"].get(name)
         if old != new:
@@ -129,13 +136,21 @@ def changes(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]
     return changed
 
 
-def refuse_changes(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]) -> None:
-    """Let nothing that is declared, or trained, otherwise pass for a stored study; the arguments are `changes`'.
+def _refuse_changes(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]) -> None:
+    _refuse(spec, changes(spec, study, description))
+
+
+def refuse_other_training(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]) -> None:
+    """Let no other data, network or metric pass for those of a stored study; the arguments are those of `changes`.
 
     Raises:
         UserError: something has changed; the message says what.
     """
-    if changed := changes(spec, study, description):
+    _refuse(spec, _trained_otherwise(spec, study, description))
+
+
+def _refuse(spec: StudySpec, changed: Sequence[str]) -> None:
+    if changed:
         raise UserError(
             f"study {spec.name!r} was made with another configuration; use a new name, or change back:\n  "
             + "\n  ".join(changed)

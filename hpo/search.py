@@ -130,7 +130,7 @@ def _next(
         reason = f"all {spec.timeout_seconds:g} seconds are used"
         return Wait() if at_work else _over(records, trials, resting, owner, reason, budget)
     if math.isfinite(left):
-        place.stopping.deadline = time.monotonic() + left / (1 + at_work)
+        place.stopping.deadline = time.monotonic() + left / (place.share * (1 + at_work))
     said = records.study.user_attrs.get(OVER)
     if said is not None and said["budget"] == budget and not (history.may_start() and has_fixed(spec, history)):
         # It was at its end, and was killed amid ending its trials.

@@ -83,7 +83,7 @@ class Trainer(Protocol):
         ...
 
     def evaluate(self, workdir: Path, split: str) -> Metrics:
-        """Score the best weights of the trial in `workdir` on a split."""
+        """Score the best weights of the trial in `workdir` on a split; ValueError where the data have no such split."""
         ...
 
 

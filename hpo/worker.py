@@ -33,7 +33,7 @@ from hpo.plan import less_kept, plan_from_json, sibling, trials_less_kept
 from hpo.preflight import candidates_of, is_work_left, preflight
 from hpo.prepared import prepared
 from hpo.records import Records
-from hpo.resume import OpenStudy, check_params, description_of, open_study, refuse_changes
+from hpo.resume import OpenStudy, check_params, description_of, open_study, refuse_other_training
 from hpo.schedulers.named import make_scheduler
 from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
@@ -129,12 +129,21 @@ def main() -> int:
 
 
 def _full(error: BaseException, assignment: Assignment) -> str:
-    """What is said of a full disk, in a line: where, how much is free, and what to do."""
-    file = getattr(error, "filename", None) or (
-        sqlite_path(assignment.storage) if is_sqlite(assignment.storage) else assignment.workdir
-    )
-    free = bytes_in_words(shutil.disk_usage(Path(file).absolute().parent).free)
-    return f"{file}: the disk is full, {free} are free ({first_line(error)}); make room, the same command goes on"
+    """What is said of a full disk, in a line: where, how much is free, and what to do.
+
+    Who does not say which file it was is one of those here: the stores, the outbox, the trials' folder.
+    """
+    places = [sqlite_path(assignment.storage)] if is_sqlite(assignment.storage) else []
+    places = [path.absolute() for path in (*places, Path(assignment.outbox), Path(assignment.workdir))]
+    if (named := getattr(error, "filename", None)) is not None:
+        places = [Path(named).absolute()]
+    free = {}
+    for place in places:
+        with contextlib.suppress(OSError):
+            free[place] = shutil.disk_usage(place.parent).free
+    fullest = min(free, key=lambda place: free[place], default=places[0])
+    words = f"the disk is full, {bytes_in_words(free.get(fullest, 0))} are free ({first_line(error)})"
+    return f"{fullest}: {words}; make room, the same command goes on"
 
 
 def _ask(all_lanes: list[Stopping]) -> None:
@@ -207,7 +216,7 @@ def _work(assignment: Assignment, all_lanes: list[Stopping], emit: Emit) -> str:
             own = store if number == 0 else _patient_store(assignment)
             said = _of_lane(emit, number)
             name = lanes.owner_of(assignment.owner, number)
-            return _lane(spec, assignment, own, opened, trainer, all_lanes[number], said, name)
+            return _lane(spec, assignment, own, opened, trainer, all_lanes[number], said, name, 1 / n_lanes)
 
         return run
 
@@ -224,7 +233,7 @@ def _opened(spec: StudySpec, assignment: Assignment, store: Store, leases: Lease
     read_trials(store, spec.name)
     if assignment.plan is not None:  # what is confirmed was searched on the same data, with the same network
         searched = load_spec(assignment.study)
-        refuse_changes(searched, load_study(store, searched.name), description_of(trainer))
+        refuse_other_training(searched, load_study(store, searched.name), description_of(trainer))
     with store.lock():
         opened = open_study(spec, store, leases, trainer, folder, outboxes, assignment.n_trials)
         if assignment.plan is not None:
@@ -285,6 +294,7 @@ def _lane(
     stopping: Stopping,
     emit: Emit,
     name: str,
+    share: float = 1.0,
 ) -> str:
     """Run one trial after the other; gives why it ended."""
     leases = Leases(store.engine, Path(assignment.workdir) / ".owners")
@@ -298,7 +308,7 @@ def _lane(
             if assignment.mirror is None
             else open_mirror(assignment.mirror, f"{spec.name}-{opened.identity.study_id[:8]}")
         )
-        place = Workplace(records, make_pruner(spec), trainer, stopping, emit, mirror)
+        place = Workplace(records, make_pruner(spec), trainer, stopping, emit, mirror, share)
         return search(place, make_scheduler(spec), owner, opened.n_trials)
     finally:
         with contextlib.suppress(*STORE_ERRORS):  # whoever looks for work sees that it is gone

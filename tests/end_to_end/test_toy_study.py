@@ -179,7 +179,7 @@ def test_four_workers_finish_exactly_the_budget_none_twice(tmp_path):
 
 
 def test_trials_at_a_time_in_one_worker_finish_exactly_the_budget_none_twice(tmp_path):
-    study = write_toy(tmp_path, trials=20, epochs=3, pause=0.02)
+    study = write_toy(tmp_path, trials=20, epochs=3, pause=0.1)
 
     done = run(tmp_path, "--study", str(study), "--workers-per-device", "4")
 
@@ -190,6 +190,8 @@ def test_trials_at_a_time_in_one_worker_finish_exactly_the_budget_none_twice(tmp
     assert len({line.split()[0] for line in lines}) == 1  # one process
     order = [number for number, _ in witnessed(tmp_path)]
     assert order != sorted(order, key=int)  # and in it trials beside each other
+    attrs = [t.user_attrs for t in trials(tmp_path, "toy")]  # a second of the device counts once, for all that share it
+    assert sum(a["hpo.seconds"] for a in attrs) < 0.8 * sum(a["hpo.times"]["training"] for a in attrs)
 
 
 def test_a_worker_that_dies_with_trials_at_a_time_leaves_all_of_them_to_the_next(tmp_path):

@@ -1,11 +1,13 @@
 """Whose weights are meant: another study's of the same name are never taken for them."""
 
+import errno
 from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 
-from hpo.errors import UserError
-from hpo.export import with_weights
+from hpo.errors import HpoError, UserError
+from hpo.export import exported, with_weights
 from tests.hpo.test_notebook import make_study
 
 
@@ -56,3 +58,22 @@ def test_a_study_of_optunas_own_making_is_refused(options, tmp_path):
 
     with pytest.raises(UserError, match="was not made by hpo.run"):
         with_weights(options, study, [1])
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (ValueError("no such kind"), UserError),
+        (FileNotFoundError("gone"), UserError),
+        (RuntimeError("damaged\nthe rest"), HpoError),
+        (OSError(errno.ENOSPC, "No space left on device"), OSError),
+    ],
+)
+def test_what_an_export_raises_keeps_its_exit_code_and_is_a_line(raised, kind, tmp_path):
+    def export(*_):
+        raise raised
+
+    with pytest.raises(kind) as caught:
+        exported(SimpleNamespace(export=export), tmp_path, tmp_path / "out.onnx")
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)

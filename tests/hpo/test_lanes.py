@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo.errors import DiskFullError
-from hpo.lanes import WORTH, chosen, owner_of, run_lanes
+from hpo.lanes import chosen, owner_of, run_lanes, worth
 
 
 def test_trials_are_added_for_as_long_as_twice_as_many_are_much_faster():
     assert chosen([(1, 100.0), (2, 190.0), (4, 300.0), (8, 310.0)]) == (4, 3.0)
     assert chosen([(1, 100.0), (2, 118.0)]) == (2, 1.18)
+    assert chosen([(1, 100.0), (2, 120.0), (4, 150.0)]) == (2, 1.2)
     assert chosen([(1, 100.0), (2, 105.0), (4, 400.0)]) == (1, 1.0)
     assert chosen([]) == (1, 1.0)
 
@@ -37,7 +38,8 @@ def test_each_doubling_that_is_chosen_was_worth_it(speeds):
     n, gain = chosen((2**i, speed) for i, speed in enumerate(speeds))
 
     taken = n.bit_length() - 1
-    assert all(b >= WORTH * a for a, b in itertools.pairwise(speeds[: taken + 1]))
+    pairs = itertools.pairwise(speeds[: taken + 1])
+    assert all(b >= worth(2 ** (i + 1)) * a for i, (a, b) in enumerate(pairs))
     assert gain == pytest.approx(speeds[taken] / speeds[0])
 
 

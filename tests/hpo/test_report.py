@@ -436,20 +436,22 @@ def test_the_command_that_makes_it_anew_holds_no_password():
 
 
 def test_what_was_confirmed_is_made_again_as_it_was(tmp_path):
+    from hpo.names import OVER
     from hpo.report_facts import run_commands
 
     facts = dataclasses.replace(
         gather(spec(), a_study(*MIXED), None, options(tmp_path)),
         confirmation=dataclasses.replace(a_confirmation(), top=4),
     )
-    kept = dataclasses.replace(
-        facts, attrs={"hpo.n_trials": 20, "hpo.over": {"reason": "", "budget": [17, None, None]}}
-    )
+    kept = dataclasses.replace(facts, attrs={"hpo.n_trials": 100, OVER: {"reason": "", "budget": [85, None, None]}})
+    as_paid_for = dataclasses.replace(kept, confirmation=dataclasses.replace(a_confirmation(), top=3))
 
     ran, confirmed_by = run_commands(facts)
-    (at_once,) = run_commands(kept)
+    both = run_commands(kept)
+    (at_once,) = run_commands(as_paid_for)
 
     assert ran.startswith("python -m hpo.run ")
     assert "python -m hpo.confirm " in confirmed_by
     assert " --top 4 --seeds 3" in confirmed_by
-    assert " --trials 20 --confirm" in at_once
+    assert " --trials 100 --confirm" in at_once
+    assert both == [at_once, confirmed_by]

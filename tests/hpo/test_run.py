@@ -1,9 +1,12 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from hpo.run import main, parser
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_flags_are_those_that_others_rely_on():
@@ -62,3 +65,21 @@ def test_a_mistake_is_one_line_and_2_and_leaves_nothing(flags, words, tmp_path, 
     assert words in said
     assert len(said.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_a_closed_stream_changes_no_exit_code(closed):
+    code = "import sys; from hpo.options import ended; sys.exit(ended(lambda: 0))"
+
+    assert (
+        subprocess.run(["sh", "-c", f"exec {sys.executable} -c '{code}' {closed}"], cwd=ROOT, check=False).returncode
+        == 0
+    )
+
+
+def test_what_is_said_to_a_full_disk_is_74():
+    code = "import sys; from hpo.options import ended; sys.exit(ended(lambda: print(1) or 0))"
+
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=full, check=False)
+    assert done.returncode == 74
