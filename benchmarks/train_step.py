@@ -39,7 +39,8 @@ NETWORKS = {"compact": 2, "published": 1}
 def main() -> int:
     """Measure, print, and write what was measured."""
     options = _parser().parse_args()
-    cases = [(network, batch) for network in NETWORKS for batch in (32, 128, 512)]
+    networks = NETWORKS if options.network is None else (options.network,)
+    cases = [(network, batch) for network in networks for batch in (32, 128, 512)]
     if options.processes:
         return _side_by_side(options.processes, options.turns)
     if options.quick:
@@ -62,6 +63,9 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--quick", action="store_true", help="the compact network at batch 32, three turns")
+    found.add_argument(
+        "--network", choices=NETWORKS, help="this one alone: a step of the published takes seconds on a CPU"
+    )
     found.add_argument("--json", type=Path, metavar="PATH", help="write machine, versions, samples and ratios")
     found.add_argument("--processes", type=int, metavar="N", help="trainings at a time, beside one on all cores")
     found.add_argument("--turns", type=int, default=7, metavar="N")
