@@ -56,7 +56,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
 @pytest.mark.parametrize("log_place", ["beside", "disk"])
 def test_a_full_disk_ends_it_with_74_and_the_same_command_goes_on_when_there_is_room(small_disk, tmp_path, log_place):
     """ray#32481, #23674: a full disk loses checkpoints, or the study."""
-    study = write_toy(tmp_path, trials=3, epochs=30, pause=0.1)
+    study = write_toy(tmp_path, trials=2, epochs=15, pause=0.2)
     command = [sys.executable, "-m", "hpo.run", "--study", str(study), "--workers", "1"]
     (tmp_path / log_place).mkdir(exist_ok=True)
     with (tmp_path / log_place / "log.txt").open("wb") as log:
@@ -85,16 +85,16 @@ def test_a_full_disk_ends_it_with_74_and_the_same_command_goes_on_when_there_is_
     assert "Traceback" not in said
     assert done.returncode == 0, done.stderr
     found = trials(small_disk, "toy")
-    assert [t.state for t in found] == [TrialState.COMPLETE] * 3
-    assert all(sorted(t.intermediate_values) == list(range(30)) for t in found)
+    assert [t.state for t in found] == [TrialState.COMPLETE] * 2
+    assert all(sorted(t.intermediate_values) == list(range(15)) for t in found)
     tracked = runs(small_disk, "toy")
     assert {str(t.number) for t in found} | {"study"} == set(tracked)
-    assert all([step for step, _ in tracked[str(t.number)][1]["score"]] == list(range(30)) for t in found)
+    assert all([step for step, _ in tracked[str(t.number)][1]["score"]] == list(range(15)) for t in found)
 
 
 def test_two_commands_that_find_a_dead_worker_s_trial_at_once_give_it_one_owner(tmp_path):
     """optuna#4862, #4886: two that look for dead workers fail a trial twice, or one of them crashes."""
-    study = write_toy(tmp_path, trials=2, epochs=40, pause=0.1)
+    study = write_toy(tmp_path, trials=2, epochs=20, pause=0.2)
     process = start(tmp_path, "--study", str(study), "--workers", "2")
     deadline = time.monotonic() + 120
     while not ((tmp_path / "witness.txt").exists() and len(witnessed(tmp_path)) > 5) and time.monotonic() < deadline:
@@ -110,4 +110,4 @@ def test_two_commands_that_find_a_dead_worker_s_trial_at_once_give_it_one_owner(
     twice = {epoch: n for epoch, n in Counter(witnessed(tmp_path)).items() if n > 1}
     assert len(twice) <= 2  # at most the epoch that each was in when it was killed
     tracked = runs(tmp_path, "toy")
-    assert all([s for s, _ in tracked[str(n)][1]["score"]] == list(range(40)) for n in (0, 1))
+    assert all([s for s, _ in tracked[str(n)][1]["score"]] == list(range(20)) for n in (0, 1))
