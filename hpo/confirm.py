@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,11 +113,13 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
     from hpo.conduct import run_study
     from hpo.notebook import study_id_of
     from hpo.plan import chosen, results, sibling
+    from hpo.resume import measured_otherwise, refuse, searched_otherwise
     from hpo.storage import existing_store, load_study, study_names
 
     store, beside = existing_store(options.storage), sibling_name(spec.name)
     study = load_study(store, spec.name)
     trials, study_id = study.get_trials(deepcopy=False), study_id_of(study)
+    refuse(spec, [*searched_otherwise(spec, study), *measured_otherwise(spec, study)])
     before: Sequence[FrozenTrial] = ()
     n_claimed = 0
     if beside in study_names(store):
@@ -289,8 +291,10 @@ def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Pat
         log.debug("evaluate raised", exc_info=True)
         words = f"{type(error).__name__}: {error}".splitlines()[0]
         raise HpoError(
-            f"the winner can't be scored on the test split now ({words}); the same command does it"
+            f"the winner can't be scored on the test split now ({words}); the same command tries again"
         ) from None
+    if strange := [score for score in scores if not isinstance(score, Mapping)]:
+        raise UserError(f"evaluate of study {said.study!r} must return metrics by name, got {strange[0]!r:.80}")
     if missing := [score for score in scores if metric not in score]:
         sys.stdout.write(f"evaluate gives no {metric!r}, only {', '.join(missing[0])}: there is no test score\n")
         return None

@@ -114,8 +114,11 @@ def ended(body: Callable[[], int], verbose: bool = False) -> int:  # noqa: FBT00
 
     Where nothing can be said, since what it is said to lies on a full disk or is closed, the exit code still tells.
     """
+    if sys.stdout is None or sys.stderr is None:  # closed before the command began
+        nothing = Path(os.devnull).open("w")  # noqa: SIM115  for as long as the process lives
+        sys.stdout, sys.stderr = sys.stdout or nothing, sys.stderr or nothing
     code = _code_of(body, verbose)
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed before the command began
+    for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError as error:
@@ -154,7 +157,7 @@ def _code_of(body: Callable[[], int], verbose: bool) -> int:  # noqa: FBT001
 
 
 def _say(text: str) -> None:
-    with suppress(OSError, AttributeError):  # None where it was closed before the command began
+    with suppress(OSError):
         sys.stderr.write(f"{text}\n")
 
 

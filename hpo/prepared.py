@@ -55,11 +55,11 @@ def prepared_for(spec: StudySpec, study: "Study", *, device: str | None, data: s
         UserError: they are not, or as `prepared`.
     """
     from hpo.notebook import study_id_of
-    from hpo.resume import description_of, refuse_other_training
+    from hpo.resume import description_of, measured_otherwise, refuse, trained_otherwise
 
     study_id_of(study)  # made by this service
     trainer = prepared_here(spec, device=device, data=data)
-    refuse_other_training(spec, study, description_of(trainer))
+    refuse(spec, [*measured_otherwise(spec, study), *trained_otherwise(study, description_of(trainer))])
     return trainer
 
 

@@ -58,6 +58,7 @@ def _report(spec: StudySpec, options: argparse.Namespace) -> int:
     from hpo.prepared import prepared_for
     from hpo.report_facts import best_folder, gather
     from hpo.report_review import Review, review
+    from hpo.resume import measured_otherwise, refuse
     from hpo.storage import existing_store, load_study
     from hpo.whole import write_whole
 
@@ -68,6 +69,7 @@ def _report(spec: StudySpec, options: argparse.Namespace) -> int:
     study = load_study(existing_store(options.storage), spec.name)
     if not any(t.state.is_finished() for t in study.get_trials(deepcopy=False)):
         raise UserError(f"study {spec.name!r} has no trial that has ended: there is nothing to report yet")
+    refuse(spec, measured_otherwise(spec, study))
     outbox = _outbox(study.user_attrs.get("hpo.study_id"))
     facts = gather(spec, study, outbox, options)
     folder = best_folder(facts)

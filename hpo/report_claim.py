@@ -89,8 +89,7 @@ def confirmed(found: Confirmation) -> list[str]:
             chance = "" if low > 0 else "; that may be chance, since no difference lies in the interval"
             between = f"{_between(metric, low, high)}{chance}"
         words.append(f"It is {gain} than the baseline{between}.")
-    if found.test is not None:
-        words.append(_test_words(found.test))
+    words.append("There is no score on a test split." if found.test is None else _test_words(found.test))
     if found.optimism is not None:
         n = sum(one.optimism is not None and not one.is_baseline for one in found.configurations) or 1
         these = f"these {n} configurations" if n > 1 else "this configuration"
@@ -112,7 +111,7 @@ def _test_words(test: Test) -> str:
     if test.champion_low is not None and test.champion_high is not None:
         images = f" from {test.n_images:,} images" if test.n_images else ""
         words += f" ({value_words(name, test.champion_low)} to {value_words(name, test.champion_high)}{images})"
-    looked = "once" if test.scorings == 1 else f"{test.scorings} times by now, once for each winner"
+    looked = "once" if test.scorings == 1 else f"{test.scorings} times by now, once for each set of networks that won"
     return f"{words}. The test split was looked at {looked}."
 
 

@@ -82,7 +82,7 @@ def open_study(
         attrs = study.user_attrs
     else:
         if any(t.state != TrialState.FAIL for t in study.get_trials(deepcopy=False)):
-            _refuse_changes(spec, study, description)
+            refuse(spec, changes(spec, study, description))
         if attrs["hpo.facts"] != facts:
             log.warning("study %s: its search space is wider than before, and can't become narrower", spec.name)
             study.set_user_attr("hpo.facts", facts)
@@ -102,8 +102,12 @@ def _facts(spec: StudySpec, description: Mapping[str, Any]) -> dict[str, Any]:
         "seed": spec.seed,
         "metric": spec.metric,
         "value": spec.value,
-        "trainer": {name: value for name, value in description.items() if name not in NOT_COMPARED},
+        "trainer": _compared(description),
     }
+
+
+def _compared(description: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in description.items() if name not in NOT_COMPARED}
 
 
 def changes(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]) -> list[str]:
@@ -114,42 +118,41 @@ def changes(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]
         study: as it is stored; made by this service.
         description: of its trainer now.
     """
-    before, now = study.user_attrs["hpo.facts"], _facts(spec, description)
-    changed = [f"the search space: {words}" for words in space.changes(before["space"], now["space"])]
-    if before["seed"] != now["seed"]:
-        changed.append(f"seed {before['seed']}, now {now['seed']}")
-    return changed + _trained_otherwise(spec, study, description)
+    return [*searched_otherwise(spec, study), *measured_otherwise(spec, study), *trained_otherwise(study, description)]
 
 
-def _trained_otherwise(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]) -> list[str]:
-    """Of `changes` those that make a trial's value, or its network, another."""
-    before, now = study.user_attrs["hpo.facts"], _facts(spec, description)
-    changed = []
-    direction = study.direction.name.lower()
-    if direction != spec.direction:
-        changed.append(f"direction {direction}, now {spec.direction}")
-    changed += [f"{name} {before[name]}, now {now[name]}" for name in ("metric", "value") if before[name] != now[name]]
-    for name in sorted({*before["trainer"], *now["trainer"]}):
-        old, new = before["trainer"].get(name), now["trainer"].get(name)
-        if old != new:
-            changed.append(f"{name} {old!s:.60}, now {new!s:.60}")
-    return changed
+def searched_otherwise(spec: StudySpec, study: optuna.Study) -> list[str]:
+    """Of `changes` those of the search: its space, and its seed."""
+    before = study.user_attrs["hpo.facts"]
+    now = space.distributions(spec.suggest)
+    changed = [f"the search space: {words}" for words in space.changes(before["space"], now)]
+    return changed if before["seed"] == spec.seed else [*changed, f"seed {before['seed']}, now {spec.seed}"]
 
 
-def _refuse_changes(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]) -> None:
-    _refuse(spec, changes(spec, study, description))
+def measured_otherwise(spec: StudySpec, study: optuna.Study) -> list[str]:
+    """Of `changes` those of a trial's value: direction, metric, and which epoch's it is."""
+    before = {"direction": study.direction.name.lower(), **study.user_attrs.get("hpo.facts", {})}
+    now = {"direction": spec.direction, "metric": spec.metric, "value": spec.value}
+    return [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
 
 
-def refuse_other_training(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]) -> None:
-    """Let no other data, network or metric pass for those of a stored study; the arguments are those of `changes`.
+def trained_otherwise(study: optuna.Study, description: Mapping[str, Any]) -> list[str]:
+    """Of `changes` those of what is trained: data and network."""
+    before = study.user_attrs["hpo.facts"]["trainer"]
+    now = _compared(description)
+    return [
+        f"{name} {before.get(name)!s:.60}, now {now.get(name)!s:.60}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+
+
+def refuse(spec: StudySpec, changed: Sequence[str]) -> None:
+    """Let nothing else pass for a stored study.
 
     Raises:
         UserError: something has changed; the message says what.
     """
-    _refuse(spec, _trained_otherwise(spec, study, description))
-
-
-def _refuse(spec: StudySpec, changed: Sequence[str]) -> None:
     if changed:
         raise UserError(
             f"study {spec.name!r} was made with another configuration; use a new name, or change back:\n  "

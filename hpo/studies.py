@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import UserError
-from hpo.names import OUTBOX, sibling_name
+from hpo.names import CONFIRMS, OUTBOX, sibling_name
 from hpo.options import (
     add_places,
     bytes_in_words,
@@ -112,7 +112,7 @@ def delete(options: Namespace) -> int:
         HpoError: MLflow is not reached.
     """
     from hpo.notebook import STUDY_ID, find_stored, leases_of, own_folder
-    from hpo.storage import existing_store, study_names
+    from hpo.storage import existing_store, load_study, study_names
 
     workdir = Path(options.workdir)
     store = existing_store(options.storage)
@@ -131,7 +131,8 @@ def delete(options: Namespace) -> int:
             _delete_files(workdir, folder, study_id)
     _delete_rows(store, study, leases)
     sys.stdout.write(f"study {name} is deleted: {n_trials} trials{size}\n")
-    if (beside := sibling_name(name)) in study_names(store):
+    beside = sibling_name(name)
+    if beside in study_names(store) and load_study(store, beside).user_attrs.get(CONFIRMS, "") == study_id:
         sys.stdout.write(f"what confirmed it, study {beside}, stays: --delete {beside}\n")
     return 0
 

@@ -136,6 +136,37 @@ def test_a_winner_that_can_not_be_scored_now_is_not_one_without_a_test_split(tmp
     assert "The test split was looked at once" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ('["a", "b"]', '["a", "c"]', "kind"),
+        ("seed=7", "seed=8", "seed 7, now 8"),
+        ('metric="score",', 'metric="score", direction="minimize",', "direction maximize, now minimize"),
+    ],
+)
+def test_another_declaration_than_was_searched_is_refused_before_anything_is_announced(before, after, words, tmp_path):
+    study = write_toy(tmp_path, trials=2, epochs=1)
+    run(tmp_path, "--study", str(study))
+    study.write_text(study.read_text().replace(before, after))
+
+    done = call(tmp_path, "hpo.confirm", "--study", study, "--top", 1, "--seeds", 2)
+
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_evaluate_that_gives_nothing_is_a_line(tmp_path):
+    study = write_toy(tmp_path, trials=2, epochs=1)
+    study.write_text(study.read_text().replace('return {"score": 0.5}', "return None"))
+    run(tmp_path, "--study", str(study))
+
+    done = call(tmp_path, "hpo.confirm", "--study", study, "--top", 1, "--seeds", 1)
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "evaluate of study 'toy' must return metrics by name, got None"
+
+
 def test_a_confirmation_trains_on_what_was_searched_on_or_not_at_all(tmp_path):
     describes = "Toy):\n    def describe(self):\n        return {'data_digest': Path('digest').read_text()}\n"
     study = write_toy(tmp_path, trials=2, epochs=1)
@@ -163,6 +194,9 @@ def test_a_study_that_has_the_name_of_a_confirmation_is_told_from_one(tmp_path):
 
     assert done.returncode == 2
     assert "study 'toy-confirm' is a search of its own" in done.stderr
+    deleted = call(tmp_path, "hpo.studies", "--delete", "toy", "--yes")
+    assert deleted.returncode == 0, deleted.stderr
+    assert "toy-confirm" not in deleted.stdout
 
 
 def test_a_later_study_of_the_same_name_is_not_confirmed_by_the_one_before(tmp_path):

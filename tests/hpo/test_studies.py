@@ -291,7 +291,8 @@ def test_a_deleted_study_takes_its_leases_with_it_and_leaves_other_studies(folde
     owner = become_owner(leases.owners)
     leases.note_death(leases.claim(study.trials[2]._trial_id, owner).trial_id, 2)
     owner.lock.release()
-    optuna.create_study(study_name="toy-confirm", storage="sqlite:///hpo.db")
+    beside = optuna.create_study(study_name="toy-confirm", storage="sqlite:///hpo.db")
+    beside.set_user_attr("hpo.confirms", study.user_attrs["hpo.study_id"])
 
     assert main(["--delete", "toy", "--yes"]) == 0
 
