@@ -33,7 +33,7 @@ from hpo.plan import less_kept, plan_from_json, sibling, trials_less_kept
 from hpo.preflight import candidates_of, is_work_left, preflight
 from hpo.prepared import prepared
 from hpo.records import Records
-from hpo.resume import OpenStudy, changes, check_params, description_of, open_study, refuse
+from hpo.resume import OpenStudy, check_params, description_of, open_study, refuse, trained_otherwise
 from hpo.schedulers.named import make_scheduler
 from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
@@ -233,8 +233,8 @@ def _opened(spec: StudySpec, assignment: Assignment, store: Store, leases: Lease
     read_trials(store, spec.name)
     if assignment.plan is not None:  # what is confirmed was searched on the same data, with the same network
         searched = load_spec(assignment.study)
-        found = load_study(store, searched.name)
-        refuse(searched, changes(searched, found, description_of(trainer)))
+        found = load_study(store, searched.name)  # its declaration was compared before workers were started
+        refuse(searched, trained_otherwise(found, description_of(trainer)))
     with store.lock():
         opened = open_study(spec, store, leases, trainer, folder, outboxes, assignment.n_trials)
         if assignment.plan is not None:

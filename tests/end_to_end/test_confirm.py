@@ -27,7 +27,7 @@ from tests.end_to_end.test_mlflow_ui import CHROMIUM, QUIET, seen
 from tests.end_to_end.test_outage import free_port
 from tests.end_to_end.test_report import looked_at
 from tests.end_to_end.test_ui import shown
-from tests.hpo.toy import witnessed, write_toy
+from tests.hpo.toy import wait_for_epochs, witnessed, write_toy
 
 pytestmark = pytest.mark.slow
 
@@ -85,9 +85,7 @@ def test_a_confirmation_that_was_killed_goes_on_and_trains_nothing_twice(tmp_pat
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
     )
-    deadline = time.monotonic() + 120
-    while len(witnessed(tmp_path)) < before + 6 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for_epochs(tmp_path, before + 6)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 

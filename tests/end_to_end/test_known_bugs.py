@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.end_to_end.stores import environment, run, runs, start, trials
-from tests.hpo.toy import witnessed, write_toy
+from tests.hpo.toy import wait_for_epochs, witnessed, write_toy
 
 pytestmark = pytest.mark.slow
 
@@ -61,9 +60,7 @@ def test_a_full_disk_ends_it_with_74_and_the_same_command_goes_on_when_there_is_
     (tmp_path / log_place).mkdir(exist_ok=True)
     with (tmp_path / log_place / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, cwd=small_disk, env=environment(), stdout=log, stderr=log)
-    deadline = time.monotonic() + 120
-    while not ((tmp_path / "witness.txt").exists() and len(witnessed(tmp_path)) > 5) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for_epochs(tmp_path, 6)
     ballast = small_disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
         try:
@@ -96,9 +93,7 @@ def test_two_commands_that_find_a_dead_worker_s_trial_at_once_give_it_one_owner(
     """optuna#4862, #4886: two that look for dead workers fail a trial twice, or one of them crashes."""
     study = write_toy(tmp_path, trials=2, epochs=20, pause=0.2)
     process = start(tmp_path, "--study", str(study), "--workers", "2")
-    deadline = time.monotonic() + 120
-    while not ((tmp_path / "witness.txt").exists() and len(witnessed(tmp_path)) > 5) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for_epochs(tmp_path, 6)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -1,5 +1,6 @@
 """A study that trains nothing, quickly, and witnesses each epoch outside the product."""
 
+import time
 from pathlib import Path
 
 SOURCE = """
@@ -51,3 +52,11 @@ def witnessed(folder: Path) -> list[tuple[str, str]]:
     """(trial, epoch) of every epoch that was trained, in order."""
     lines = (folder / "witness.txt").read_text().splitlines()
     return [(line.split()[1], line.split()[2]) for line in lines]
+
+
+def wait_for_epochs(folder: Path, n: int, within: float = 120.0) -> None:
+    """Wait until so many epochs were trained in all."""
+    deadline = time.monotonic() + within
+    while not ((folder / "witness.txt").exists() and len(witnessed(folder)) >= n):
+        assert time.monotonic() < deadline, f"{n} epochs took longer than {within:g} s"
+        time.sleep(0.05)
