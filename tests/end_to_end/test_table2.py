@@ -32,7 +32,8 @@ STUDY = replace(
 def test_the_four_rows_cost_two_thirds_and_say_the_same_as_four_separate_trials(tmp_path):
     (tmp_path / "small.py").write_text(STUDY.format(reuse=True))
 
-    done = run(tmp_path, "--study", "small.py", "--device", "cpu")
+    # One trial at a time: how many threads each has is part of its numbers.
+    done = run(tmp_path, "--study", "small.py", "--device", "cpu", "--workers", "1")
 
     assert done.returncode == 0, done.stderr
     rows = {(t.params["optimizer"], t.params["epochs"]): t for t in trials(tmp_path, "small")}
@@ -51,12 +52,13 @@ def test_the_four_rows_cost_two_thirds_and_say_the_same_as_four_separate_trials(
 
 def trained_alone(tmp_path, optimizer: str, epochs: int, number: int) -> list[float]:
     from data.synthetic import synthetic_faces
+    from hpo.prepared import cores
     from hpo.seeds import configuration_seed
     from model.trainer import FaceTrainer
 
     faces = synthetic_faces(n_train=256, n_validation=128, n_test=0, image_size=24)
     params = {"optimizer": optimizer, "learning_rate": 0.05, "batch_size": 32, "epochs": epochs, "dropout": 0.2}
-    trainer = FaceTrainer(faces, device="cpu", pool_stride=2)
+    trainer = FaceTrainer(faces, device="cpu", pool_stride=2, threads=cores())
     seed = configuration_seed(0, params)
     return [m["val_accuracy"] for m in trainer.train(params, seed=seed, workdir=tmp_path / f"alone-{number}")]
 
