@@ -30,7 +30,8 @@ static: setup
 	$(BIN)/lint-imports --no-cache
 
 test: static
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal -m "not alone"
+	$(BIN)/pytest -m alone
 
 # What kills and outages may do to a study; HPO_LONG_TESTS=1 for hundreds of kills.
 faults: setup

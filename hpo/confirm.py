@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING
 from hpo.errors import HpoError, UserError
 from hpo.loading import load_spec
 from hpo.names import CONFIRMS, OUTBOX, OVER, sibling_name
-from hpo.options import add_places, add_trainer, add_workers, command, ended, seconds, whole
+from hpo.options import (
+    add_places,
+    add_trainer,
+    add_workers,
+    bytes_in_words,
+    command,
+    ended,
+    seconds,
+    size_of,
+    whole,
+)
 from hpo.prepared import prepared_for
 from hpo.spec import StudySpec, Trainer
 
@@ -111,7 +121,7 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
         HpoError: no such study, no trial with a value, or what `run_study` raises.
     """
     from hpo.conduct import run_study
-    from hpo.notebook import study_id_of
+    from hpo.notebook import own_folder, study_id_of
     from hpo.plan import chosen, results, sibling
     from hpo.resume import measured_otherwise, refuse, searched_otherwise
     from hpo.storage import existing_store, load_study, study_names
@@ -150,7 +160,8 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
         say("there is no baseline: the study enqueues nothing, or has not tried it\n")
     n = len(plan.configurations)
     say(f"confirming {n} configuration{'s'[: n != 1]} of {spec.name} on {n_seeds} seed{'s'[: n_seeds != 1]} each")
-    say(f"{_cost(spec, plan, trials, plan.n_trials - len(before))}\n")
+    here = own_folder(study, Path(options.workdir))
+    say(f"{_cost(spec, plan, trials, plan.n_trials - len(before), here)}\n")
     if code := run_study(sibling(spec, plan), options, plan):
         return code
     found, lost = results(plan, load_study(store, beside).get_trials(deepcopy=False))
@@ -163,8 +174,16 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
     return _conclude(spec, options, found, top)
 
 
-def _cost(spec: StudySpec, plan: "Plan", trials: "Sequence[FrozenTrial]", n: int) -> str:
-    """What is to come, in words: how many trainings, epochs and hours, at the search's own pace."""
+def _cost(spec: StudySpec, plan: "Plan", trials: "Sequence[FrozenTrial]", n: int, here: Path | None) -> str:
+    """What is to come, in words: how many trainings, epochs, hours and bytes, as the search had them.
+
+    Args:
+        spec: of the study.
+        plan: what is to be trained.
+        trials: of the search.
+        n: trainings that are to come.
+        here: the folder of the search's trials.
+    """
     from hpo.plan import epoch_seconds
     from hpo.schedulers.protocol import horizon
     from hpo.words import duration
@@ -178,6 +197,9 @@ def _cost(spec: StudySpec, plan: "Plan", trials: "Sequence[FrozenTrial]", n: int
         words += f" of up to {n_epochs} epochs"
         if seconds := epoch_seconds(trials):
             words += f", about {duration(n * n_epochs * seconds)} of the device at the search's pace"
+    weights = [size_of(here / str(number) / "weights") for number in plan.configurations] if here else []
+    if any(weights):
+        words += f"; all keep their weights, {bytes_in_words(n * max(weights))} together"
     return words
 
 
@@ -240,7 +262,7 @@ def _champion(spec: StudySpec, options: Namespace, trainer: Trainer) -> Iterator
     from hpo.export import best_of, exported, registered
 
     workdir = Path(options.workdir)
-    best = best_of(spec, options.storage, workdir)
+    best = best_of(spec, options)
     file = workdir / best.study / "champion.safetensors"
     if not exported(trainer, workdir / best.study / str(best.number), file):
         yield "the trainer exports no network: there is no champion"

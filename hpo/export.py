@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hpo.errors import HpoError, UserError
 from hpo.loading import load_spec
 from hpo.names import OUTBOX, sibling_name
-from hpo.options import add_places, add_trainer, ended, tracking_uri
+from hpo.options import add_places, add_trainer, command, ended, tracking_uri
 from hpo.prepared import prepared_for
 from hpo.spec import StudySpec, Trainer
 
@@ -96,30 +96,29 @@ def export(spec: StudySpec, options: Namespace) -> int:
             raise UserError(f"{file}: the folder {file.absolute().parent} is not there")
     from hpo.storage import existing_store, load_study
 
-    workdir = Path(options.workdir)
-    best = best_of(spec, options.storage, workdir)
-    say = sys.stdout.write
-    what = f"trial {best.number} of {best.study}"
-    state = "the mean of its seeds, confirmed" if best.confirmed else "not confirmed"
-    say(f"{what}, {spec.metric} {best.value:.4f}, {state}\n")
+    best = best_of(spec, options)
     store = existing_store(options.storage)
     searched, its_study = load_study(store, spec.name), load_study(store, best.study)
     trainer = prepared_for(spec, searched, device=options.device, data=options.data)
     folder = with_weights(options, its_study, [best.number]) / str(best.number)
-    for file in files:
+    champion = folder / "champion.safetensors"
+    for file in [*files, *([champion] if options.register else [])]:
         if not exported(trainer, folder, file):
             raise UserError(f"the trainer of study {spec.name!r} exports no network")
-        say(f"{file}: written\n")
+    state = "the mean of its seeds, confirmed" if best.confirmed else "not confirmed"
+    sys.stdout.write(f"trial {best.number} of {best.study}, {spec.metric} {best.value:.4f}, {state}\n")
+    sys.stdout.writelines(f"{file}: written\n" for file in files)
     if options.register:
-        file = folder / "champion.safetensors"
-        if not exported(trainer, folder, file):
-            raise UserError(f"the trainer of study {spec.name!r} exports no network")
-        say(f"{registered(spec, options, best, trainer, file)}\n")
+        sys.stdout.write(f"{registered(spec, options, best, trainer, champion)}\n")
     return 0
 
 
-def best_of(spec: StudySpec, storage: str, workdir: Path) -> Best:
+def best_of(spec: StudySpec, options: Namespace) -> Best:
     """The confirmed winner's best network; before there is one, the best trial of the search.
+
+    Args:
+        spec: of the study.
+        options: the study as it was given, and where things are.
 
     Raises:
         UserError: there is no such store or study, or none of its trials has a value.
@@ -129,11 +128,11 @@ def best_of(spec: StudySpec, storage: str, workdir: Path) -> Best:
     from hpo.storage import existing_store, load_study
     from hpo.tracked import ranking
 
-    study = load_study(existing_store(storage), spec.name)
+    study = load_study(existing_store(options.storage), spec.name)
     trials = study.get_trials(deepcopy=False)
     beside = sibling_name(spec.name)
     study_id = study.user_attrs.get("hpo.study_id", "")
-    if (said := read(workdir / beside, study_id)) is not None:
+    if (said := read(Path(options.workdir) / beside, study_id)) is not None:
         winner = said.best
         return Best(
             study=beside,
@@ -148,7 +147,9 @@ def best_of(spec: StudySpec, storage: str, workdir: Path) -> Best:
         )
     ranked = ranking(spec, trials)
     if not ranked:
-        raise UserError(f"study {spec.name!r} has no trial with a value yet")
+        raise UserError(
+            f"study {spec.name!r} has no trial with a value yet; {command('hpo.run', options.study, options)}"
+        )
     best = ranked[0]
     return Best(
         study=spec.name,

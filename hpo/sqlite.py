@@ -43,10 +43,15 @@ def refuse_network(path: Path) -> None:
 
 
 def make_once(path: Path, make: Callable[[Path], None]) -> None:
-    """Make a file by `make(temporary)` and rename it into place, once, however many processes ask for it at once."""
+    """Make a file by `make(temporary)` and rename it into place, once, however many processes ask for it at once.
+
+    Raises:
+        UserError: another process has been at it for two minutes.
+        OSError: the folder takes no file.
+    """
     if path.exists():
         return
-    with FileLock(path.with_name(f"{path.name}.lock"), timeout=LOCK_SECONDS):
+    with file_lock(path.with_name(f"{path.name}.lock")):
         if path.exists():
             return
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -68,7 +73,9 @@ def file_lock(path: Path) -> Iterator[None]:
 
     Raises:
         UserError: another process has held it for two minutes.
+        OSError: the folder takes no file.
     """
+    path.touch()  # FileLock waits where no file can be made: in a folder that is gone, or in /proc
     try:
         with FileLock(path, timeout=LOCK_SECONDS, poll_interval=0.01):
             yield

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -272,10 +273,14 @@ def test_a_study_without_a_trial_that_has_a_value_is_told_what_to_run(tmp_path):
     run(tmp_path, "--study", str(write_toy(tmp_path, trials=1, inject="raise ValueError('no')")))
 
     done = call(tmp_path, "hpo.confirm", "--study", "toy.py")
+    export = call(tmp_path, "hpo.export", "--study", "toy.py", "--onnx", "out.onnx")
     other = call(tmp_path, "hpo.confirm", "--study", "demo")
 
-    assert done.returncode == other.returncode == 2
-    assert "study 'toy' has no trial with a value yet; python -m hpo.run --study toy.py" in done.stderr
+    assert done.returncode == export.returncode == other.returncode == 2
+    assert done.stderr == "study 'toy' has no trial with a value yet; python -m hpo.run --study toy.py\n"
+    assert export.stderr == "study 'toy' has no trial with a value yet; python -m hpo.run --study toy.py\n"
+    assert export.stdout == ""
+    assert sorted(path.name for path in tmp_path.glob("out*")) == []
     assert "no study 'demo' in" in other.stderr
 
 
@@ -320,12 +325,13 @@ def confirmed(tmp_path_factory):
 
 
 def test_before_it_is_confirmed_the_best_trial_is_exported_and_marked_so(confirmed):
-    folder, (_, early, late, *_) = confirmed
+    folder, (_, early, confirming, *_) = confirmed
 
     assert "not confirmed" in early
     assert ", unconfirmed: models:/faces@champion, version 1" in early
+    assert re.search(r"of the device at the search's pace; all keep their weights, \d+\.\d [kM]B together", confirming)
     assert (folder / "early.safetensors").exists()
-    assert "the champion of faces is faces-confirm #" in late
+    assert "the champion of faces is faces-confirm #" in confirming
     client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
     champion = client.get_model_version_by_alias("faces", "champion")
     previous = client.get_model_version_by_alias("faces", "previous")

@@ -11,6 +11,8 @@ import pytest
 
 from tests.end_to_end.stores import run, runs, start, trials
 
+pytestmark = pytest.mark.alone
+
 FROZEN = """
 from dataclasses import replace
 from studies import demo

@@ -38,7 +38,7 @@ def test_the_demo_runs_on_both_nodes_and_a_lost_node_s_trial_goes_on_from_its_ch
     lost = cluster.add_node(num_cpus=1)
     command = [
         sys.executable, "-m", "hpo.run", "--study", "demo", "--trials", str(N_TRIALS), "--storage", url,
-        "--cluster", f"ray:{cluster.address}",
+        "--cluster", f"ray:{cluster.address}", "--workers", "1",
     ]  # fmt: skip
     with (tmp_path / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)

@@ -13,7 +13,7 @@ from mlflow.entities import ViewType
 from optuna.trial import TrialState
 
 from tests.end_to_end.stores import environment, run, runs, start, trials
-from tests.hpo.toy import write_toy
+from tests.hpo.toy import wait_for_epochs, write_toy
 
 pytestmark = pytest.mark.slow
 
@@ -112,9 +112,7 @@ def _n_runs(folder: Path) -> int:
 def test_a_study_at_work_is_not_deleted_and_one_that_was_interrupted_is(tmp_path):
     study = write_toy(tmp_path, trials=2, epochs=1000, pause=0.1)
     process = start(tmp_path, "--study", str(study))
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "witness.txt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for_epochs(tmp_path, 1)
 
     listed = studies(tmp_path)
     refused = studies(tmp_path, "--delete", "toy", "--yes")

@@ -4,7 +4,6 @@ import collections
 import signal
 import subprocess
 import sys
-import time
 
 import optuna
 import pytest
@@ -12,7 +11,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from tests.end_to_end.stores import environment, run, runs, start, trials
-from tests.hpo.toy import witnessed, write_toy
+from tests.hpo.toy import wait_for_epochs, witnessed, write_toy
 
 pytestmark = pytest.mark.slow
 
@@ -143,11 +142,11 @@ def test_a_diverged_trial_is_pruned_and_nothing_infinite_is_kept(tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(tmp_path, number, code):
-    study = write_toy(tmp_path, trials=3, epochs=10, pause=0.2)
+    # MLflow's store is made meanwhile; before it is there, nothing can be delivered.
+    store_is_there = "while not Path('mlflow.db').exists(): time.sleep(0.05)"
+    study = write_toy(tmp_path, trials=3, epochs=10, pause=0.2, inject=store_is_there)
     process = start(tmp_path, "--study", str(study))
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "witness.txt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for_epochs(tmp_path, 1)
 
     process.send_signal(number)
 

@@ -191,6 +191,17 @@ def test_a_mistake_is_one_line_and_2(folder, args, words):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_missing_extra_is_named(folder):
+    without = (
+        "import sys; sys.modules['optuna_dashboard'] = None; from hpo.ui import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", without, "--no-browser", "--study", "toy", "--dashboard"]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert done.stderr == "--dashboard needs optuna-dashboard: pip install 'fer-hpo[dashboard]'\n"
+
+
 def test_where_there_is_a_server_already_its_address_is_told_and_none_is_started(folder):
     with shown(folder, "--port", str(free_port())) as (_, addresses):
         server = addresses[0].split("/#")[0]

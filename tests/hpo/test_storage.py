@@ -30,6 +30,11 @@ def test_a_url_that_can_not_be_is_one_line_without_its_secret(url, words):
     assert "cret" not in str(caught.value)
 
 
+def test_a_folder_that_takes_no_file_is_told_and_not_waited_for():
+    with pytest.raises(UserError, match=r"/proc/hpo\.db: No such file or directory"):
+        open_store("sqlite:////proc/hpo.db")
+
+
 def test_a_password_is_masked_even_in_what_is_no_url():
     assert masked("x y://u:secret@h") == "x y://***@h"
     assert masked("postgresql:/u:secret@h/x") == "postgresql://***@h/x"

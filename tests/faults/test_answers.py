@@ -1,0 +1,67 @@
+"""SIGKILL at every moment of the commands that make a claim: it comes out as if none had been killed, and once."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from hpo.confirm import CLAIMS, TESTS
+from hpo.confirmation import read
+from model.exported import load
+from tests.end_to_end.stores import environment, run, runs
+from tests.end_to_end.test_confirm import FACES_STUDY
+
+pytestmark = pytest.mark.slow
+
+
+def killed_until_it_ends(folder, module, *args) -> int:
+    """Run a command over and over, each time left alone a little longer; gives how often it was killed."""
+    kills = 0
+    while True:
+        with (folder / "log.txt").open("ab") as log:
+            command = [sys.executable, "-m", module, "--study", "faces.py", *args]
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            assert process.wait(0.5 * 1.6**kills) == 0, (folder / "log.txt").read_text()
+            return kills
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+
+
+def test_confirm_report_and_export_that_are_killed_again_and_again_claim_what_they_would_have_claimed(tmp_path):
+    (tmp_path / "faces.py").write_text(FACES_STUDY)
+    assert run(tmp_path, "--study", "faces.py").returncode == 0
+
+    kills = [
+        killed_until_it_ends(tmp_path, "hpo.confirm", "--top", "1", "--seeds", "2"),
+        killed_until_it_ends(tmp_path, "hpo.report"),
+        killed_until_it_ends(tmp_path, "hpo.export", "--register", "--file", "out.safetensors"),
+    ]
+
+    assert min(kills) >= 2
+    beside = optuna.load_study(study_name="faces-confirm", storage=f"sqlite:///{tmp_path / 'hpo.db'}")
+    assert [t.state for t in beside.trials] == [TrialState.COMPLETE] * 2
+    assert len(beside.user_attrs[TESTS]) == len(beside.user_attrs[CLAIMS]) == 1
+    of = optuna.load_study(study_name="faces", storage=f"sqlite:///{tmp_path / 'hpo.db'}")
+    said = read(tmp_path / "trials" / "faces-confirm", of.user_attrs["hpo.study_id"])
+    assert said is not None
+    assert said.test is not None
+    assert said.test.scorings == 1
+    assert sorted(runs(tmp_path, "faces-confirm")) == ["0", "1", "study"]
+    parent, points = runs(tmp_path, "faces")["study"]
+    assert points["confirmed_val_accuracy"] == [(0, said.best.estimate.mean)]
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (version,) = client.search_model_versions("name = 'faces'")
+    assert client.get_model_version_by_alias("faces", "champion").version == version.version
+    assert "faces-report.html" in {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert (tmp_path / "faces-report.html").read_text().rstrip().endswith("</html>")
+    assert len(load(tmp_path / "out.safetensors").preparation.class_names) == 7
