@@ -102,12 +102,16 @@ def export(spec: StudySpec, options: Namespace) -> int:
     trainer = prepared_for(spec, searched, device=options.device, data=options.data)
     folder = with_weights(options, its_study, [best.number]) / str(best.number)
     champion = folder / "champion.safetensors"
+    state = "the mean of its seeds, confirmed" if best.confirmed else "not confirmed"
+    what = f"trial {best.number} of {best.study}, {spec.metric} {best.value:.4f}, {state}"
     for file in [*files, *([champion] if options.register else [])]:
         if not exported(trainer, folder, file):
             raise UserError(f"the trainer of study {spec.name!r} exports no network")
-    state = "the mean of its seeds, confirmed" if best.confirmed else "not confirmed"
-    sys.stdout.write(f"trial {best.number} of {best.study}, {spec.metric} {best.value:.4f}, {state}\n")
-    sys.stdout.writelines(f"{file}: written\n" for file in files)
+        if what:  # not before there is something to be said of it
+            sys.stdout.write(f"{what}\n")
+            what = ""
+        if file is not champion:
+            sys.stdout.write(f"{file}: written\n")
     if options.register:
         sys.stdout.write(f"{registered(spec, options, best, trainer, champion)}\n")
     return 0

@@ -15,6 +15,7 @@ from hpo.names import OVER
 from hpo.objective import Workplace, run_trial
 from hpo.plan import budget_of
 from hpo.records import Records
+from hpo.rows import add_trial
 from hpo.schedulers.proposals import has_fixed
 from hpo.schedulers.protocol import (
     DECISIONS,
@@ -33,6 +34,7 @@ from hpo.schedulers.protocol import (
     seconds_left,
     steps_of,
 )
+from hpo.space import refuse_another_kind
 from hpo.times import Stopwatch
 
 WAIT_SECONDS = 0.5
@@ -163,11 +165,14 @@ def _over(
 
 def _started(records: Records, history: History, decision: Start, owner: Owner) -> Lease:
     suggested, study = decision.suggested, records.study
+    for name, distribution in suggested.distributions.items():
+        if before := next((t.distributions[name] for t in history.trials if name in t.distributions), None):
+            refuse_another_kind(name, before, distribution)
     number = len(history.trials) if decision.waiting is None else decision.waiting
     step = Step(history.n_steps(), number, 0, decision.until_epoch, decision.why)
     template = _template(suggested, step)
     if decision.waiting is None:
-        trial_id = study._storage.create_new_trial(study._study_id, template_trial=template)  # noqa: SLF001
+        trial_id = add_trial(records.store.engine, study._study_id, template)  # noqa: SLF001
     else:
         trial_id = history.trials[number]._trial_id  # noqa: SLF001
         _fill(records, trial_id, template)

@@ -14,6 +14,7 @@ from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
+    check_distribution_compatibility,
     distribution_to_json,
     json_to_distribution,
 )
@@ -138,14 +139,32 @@ def walk(suggest: Suggest, corner: Corner = "middle") -> Iterator[Branch]:
 
 
 def distributions(suggest: Suggest) -> dict[str, list[str]]:
-    """The space as names and Optuna's JSON of their distributions (several where branches differ)."""
+    """The space as names and Optuna's JSON of their distributions (several where branches differ).
+
+    Raises:
+        UserError: as `walk`; or a name is of two kinds, or has two sets of choices, which no sampler can learn from.
+    """
     found: dict[str, list[str]] = {}
+    first: dict[str, BaseDistribution] = {}
     for branch in walk(suggest):
         for name, distribution in branch.distributions.items():
+            refuse_another_kind(name, first.setdefault(name, distribution), distribution)
             text = distribution_to_json(distribution)
             if text not in found.setdefault(name, []):
                 found[name].append(text)
     return {name: sorted(texts) for name, texts in sorted(found.items())}
+
+
+def refuse_another_kind(name: str, first: BaseDistribution, other: BaseDistribution) -> None:
+    """Refuse what Optuna does: only the range of a number may differ from trial to trial.
+
+    Raises:
+        UserError: the two are of two kinds, or have two sets of choices.
+    """
+    try:
+        check_distribution_compatibility(first, other)
+    except ValueError:
+        raise UserError(f"suggest: {name} is {_words([first, other])}; give the two different names") from None
 
 
 def changes(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> list[str]:

@@ -75,7 +75,8 @@ def file_lock(path: Path) -> Iterator[None]:
         UserError: another process has held it for two minutes.
         OSError: the folder takes no file.
     """
-    path.touch()  # FileLock waits where no file can be made: in a folder that is gone, or in /proc
+    if not path.exists():
+        path.touch()  # FileLock would wait where no file can be made: in /proc, or a working folder that is gone
     try:
         with FileLock(path, timeout=LOCK_SECONDS, poll_interval=0.01):
             yield

@@ -1,4 +1,7 @@
-"""One process of a measurement: trials one after the other. Prints seconds a trial and peak memory as JSON."""
+"""One process of a measurement: trials one after the other, in each of its threads, which share a store.
+
+Prints seconds a trial and peak memory as JSON.
+"""
 
 import argparse
 import itertools
@@ -6,9 +9,9 @@ import json
 import resource
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from hpo.resume import open_study
 from hpo.schedulers.named import make_scheduler
 from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
-from hpo.storage import open_store, read_trials
+from hpo.storage import load_study, open_store, read_trials
 
 
 class Untracked(Outbox):
@@ -34,7 +37,10 @@ class Untracked(Outbox):
 
 
 def ours(url: str) -> Callable[[int], list[float]]:
-    """Our service, tracking off, ready to run so many trials; that gives when each ended, in seconds since 1970."""
+    """Our service, tracking off, ready to run so many trials; that gives when each ended, in seconds since 1970.
+
+    May be run in several threads at once, as the lanes of a worker.
+    """
     folder = Path(tempfile.mkdtemp())
     store = open_store(url)
     leases = Leases(store.engine, folder / ".owners")
@@ -43,10 +49,9 @@ def ours(url: str) -> Callable[[int], list[float]]:
     with store.lock():
         opened = open_study(STUDY, store, leases, trainer, folder / NAME, folder / "outbox", None)
     outbox = Untracked(open_outbox(folder / "outbox", opened.identity.study_id).engine)
-    records = Records(STUDY, store, opened.study, leases, outbox, opened.identity, folder / NAME)
-    records.trials()
 
     def run(n: int) -> list[float]:
+        records = Records(STUDY, store, load_study(store, NAME), leases, outbox, opened.identity, folder / NAME)
         stopping, ended = Stopping(), [time.time()]
 
         def told(event: Mapping[str, Any]) -> None:
@@ -64,8 +69,8 @@ def ours(url: str) -> Callable[[int], list[float]]:
 
 def plain(url: str) -> Callable[[int], list[float]]:
     """The same by `study.optimize`."""
-    study = optuna.load_study(study_name=NAME, storage=url)
-    study.get_trials(deepcopy=False)
+    storage = optuna.storages.get_storage(url)
+    optuna.load_study(study_name=NAME, storage=storage).get_trials(deepcopy=False)
 
     def objective(trial: optuna.Trial) -> float:
         params = suggest(trial)
@@ -74,7 +79,7 @@ def plain(url: str) -> Callable[[int], list[float]]:
         return value_of(params, EPOCHS - 1)
 
     def run(n: int) -> list[float]:
-        ended = [time.time()]
+        ended, study = [time.time()], optuna.load_study(study_name=NAME, storage=storage)
         study.optimize(objective, n_trials=n, callbacks=[lambda *_: ended.append(time.time())])
         return ended
 
@@ -92,25 +97,12 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url, found = sys.stdin.readline().strip(), []
-
-    def told() -> None:
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        sys.stdin.readline()
-
-    ready = threading.Barrier(options.threads, action=told)
-
-    def one() -> None:
-        run = WAYS[options.way](url)
-        ready.wait()
-        found.append(run(options.n))
-
-    threads = [threading.Thread(target=one) for _ in range(options.threads)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run = WAYS[options.way](sys.stdin.readline().strip())
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    with ThreadPoolExecutor(options.threads) as threads:
+        found = list(threads.map(run, [options.n] * options.threads))
     times = [each for ended in found for each in ended]
     said = {
         # The first one also warms up.

@@ -11,7 +11,7 @@ import pytest
 
 from tests.end_to_end.stores import run, runs, start, trials
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 FROZEN = """
 from dataclasses import replace
@@ -75,7 +75,6 @@ def assert_killed_equals_whole(tmp_path: Path, study: str, times: int) -> None:
         assert alone[key][0].info.status == resumed[key][0].info.status
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("study", ARGS)
 def test_five_kills_change_nothing(tmp_path, study):
     assert_killed_equals_whole(tmp_path, study, 5)

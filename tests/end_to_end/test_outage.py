@@ -17,7 +17,7 @@ import pytest
 from tests.end_to_end.stores import environment, run, runs, trials
 from tests.hpo.toy import write_toy
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ import pytest
 from tests.end_to_end.stores import run, runs, start, trials
 from tests.hpo.toy import write_toy
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 DRAW = """
 def draw(workdir):

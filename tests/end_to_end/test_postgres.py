@@ -18,7 +18,7 @@ from tests.end_to_end.stores import environment, runs
 from tests.hpo.postgres import a_server
 from tests.hpo.toy import witnessed, write_toy
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def start(folder: Path, *args: str, host: str | None = None) -> subprocess.Popen[bytes]:

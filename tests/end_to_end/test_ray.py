@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from tests.end_to_end.stores import environment, runs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 N_TRIALS = 4
 

@@ -4,6 +4,7 @@ import collections
 import signal
 import subprocess
 import sys
+import time
 
 import optuna
 import pytest
@@ -49,7 +50,7 @@ def test_where_the_time_went_is_told_for_every_trial_and_the_study(tmp_path):
     tracked = runs(tmp_path, "toy")
     kinds = ("training", "validation", "checkpoint", "service", "waiting")
     times = {run: [tracked[run][0].data.metrics[f"time.{kind}"] for kind in kinds] for run in ("0", "1", "study")}
-    assert 0.2 <= times["0"][0] < 5  # four epochs, each of 0.05 seconds and more
+    assert 0.2 <= times["0"][0] < 30  # four epochs, each of 0.05 seconds and more
     assert times["0"][1:3] == [0, 0]  # its trainer does not say
     assert times["study"] == pytest.approx([a + b for a, b in zip(times["0"], times["1"], strict=True)], abs=0.01)
 
@@ -140,12 +141,25 @@ def test_a_diverged_trial_is_pruned_and_nothing_infinite_is_kept(tmp_path):
     assert [step for step, _ in points["score"]] == [0, 1]
 
 
+def delivered(folder) -> set[str]:
+    """Whose runs MLflow has; none where it has no store, or no experiment, yet."""
+    try:
+        return set(runs(folder, "toy")) if (folder / "mlflow.db").exists() else set()
+    except AssertionError:
+        return set()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(tmp_path, number, code):
-    # MLflow's store is made meanwhile; before it is there, nothing can be delivered.
-    store_is_there = "while not Path('mlflow.db').exists(): time.sleep(0.05)"
-    study = write_toy(tmp_path, trials=3, epochs=10, pause=0.2, inject=store_is_there)
+    # What is put before MLflow's store is made is delivered when it is: not in the seconds after a signal.
+    goes_on = "[time.sleep(0.05) for _ in range(2400) if not Path('go').exists()]"
+    study = write_toy(tmp_path, trials=3, epochs=10, pause=0.2, inject=goes_on)
     process = start(tmp_path, "--study", str(study))
+    deadline = time.monotonic() + 100
+    while "0" not in delivered(tmp_path):
+        assert time.monotonic() < deadline, (tmp_path / "log.txt").read_text()
+        time.sleep(0.2)
+    (tmp_path / "go").touch()
     wait_for_epochs(tmp_path, 1)
 
     process.send_signal(number)
@@ -161,7 +175,7 @@ def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(tmp_path, number,
 def test_a_timeout_is_no_error_and_the_same_command_goes_on(tmp_path):
     study = write_toy(tmp_path, trials=2, epochs=1000, pause=0.1)
 
-    done = run(tmp_path, "--study", str(study), "--timeout", "15")
+    done = run(tmp_path, "--study", str(study), "--timeout", "30")
 
     assert done.returncode == 0
     assert "timeout reached" in done.stdout

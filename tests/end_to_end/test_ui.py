@@ -20,7 +20,7 @@ from tests.end_to_end.test_mlflow_ui import CHROMIUM, QUIET, seen
 from tests.end_to_end.test_outage import free_port
 from tests.hpo.toy import write_toy
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")

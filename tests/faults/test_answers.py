@@ -1,4 +1,4 @@
-"""SIGKILL at every moment of the commands that make a claim: it comes out as if none had been killed, and once."""
+"""SIGKILL, again and again and each time later, of the commands that make a claim: it comes out as if none had come."""
 
 import os
 import signal

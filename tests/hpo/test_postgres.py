@@ -15,8 +15,11 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from hpo.errors import LockLostError, UserError
 from hpo.postgres import _TAKE, FROZEN_SECONDS
+from hpo.rows import add_trial
 from hpo.storage import existing_store, is_away, open_store
 from tests.hpo.postgres import a_server
+
+RUNNING = create_trial(state=TrialState.RUNNING)
 
 
 @pytest.fixture
@@ -73,7 +76,7 @@ def test_what_is_done_under_a_lock_that_was_lost_is_not_committed(url):
         with store.lock():
             with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
                 connection.execute(end_all.encode())
-            study._storage.create_new_trial(study._study_id)
+            add_trial(store.engine, study._study_id, RUNNING)
 
     with pytest.raises(LockLostError):
         start_one()
@@ -89,7 +92,7 @@ def test_a_frozen_holder_does_not_keep_the_lock_for_good(url, monkeypatch):
         with frozen.lock():
             with other.lock():  # waits until the server has ended the session that holds it
                 pass
-            study._storage.create_new_trial(study._study_id)
+            add_trial(frozen.engine, study._study_id, RUNNING)
 
     with pytest.raises(LockLostError):
         start_one()
@@ -118,7 +121,7 @@ def test_an_outage_is_waited_for_and_what_was_begun_is_begun_again():
             with store.lock():
                 if tries == 1:
                     server.restart()
-                return int(study._storage.create_new_trial(study._study_id))
+                return add_trial(store.engine, study._study_id, RUNNING)
 
         store.lasting(start_one)
         assert tries > 1

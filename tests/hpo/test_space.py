@@ -63,6 +63,21 @@ def test_a_space_that_can_not_be_is_one_line(suggest):
         list(space.walk(suggest))
 
 
+def test_a_name_of_two_kinds_or_of_two_sets_of_choices_is_refused():
+    def two_sets(trial):
+        few = trial.suggest_categorical("optimizer", ("sgd", "adam")) == "sgd"
+        return {"batch_size": trial.suggest_categorical("batch_size", (16, 32) if few else (64,))}
+
+    with pytest.raises(UserError, match=r"batch_size is \{16, 32\} or \{64\}; give the two different names"):
+        space.distributions(two_sets)
+
+    def two_ranges(trial):
+        few = trial.suggest_categorical("optimizer", ("sgd", "adam")) == "sgd"
+        return {"learning_rate": trial.suggest_float("learning_rate", 0.1, 1.0 if few else 0.5)}
+
+    assert len(space.distributions(two_ranges)["learning_rate"]) == 2
+
+
 def test_a_grid_needs_steps():
     assert space.grid(lambda t: {"a": t.suggest_int("a", 1, 3), "b": t.suggest_categorical("b", "xy")}) == {
         "a": [1, 2, 3],

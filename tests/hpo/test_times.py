@@ -60,4 +60,4 @@ def test_a_stopwatch_counts_real_time():
     time.sleep(0.02)
     watch.lap("waiting")
 
-    assert 0.02 <= watch.take()["waiting"] < 1
+    assert 0.02 <= watch.take()["waiting"] < 60
