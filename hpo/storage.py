@@ -3,10 +3,9 @@
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,6 +108,10 @@ def _say_once(state: RetryCallState) -> None:
         log.warning("the store can't be used now (%s); it is waited for", first_line(error))
 
 
+_POOL = {"max_overflow": -1}
+"""A lane takes up to three connections: one that found the pool at SQLAlchemy's limit of fifteen would fail."""
+
+
 def open_store(url: str = DEFAULT_URL, *, patience_seconds: float = 0.0) -> Store:
     """Open the store, and make it where it is not there yet; safe when many processes do so at once.
 
@@ -132,7 +135,7 @@ def _open_sqlite(path: Path, patience_seconds: float) -> Store:
         if not path.parent.is_dir():
             raise UserError(f"--storage 'sqlite:///{path}': the folder {path.parent} is not there")
         make_once(path, _make_schema)
-        storage = RDBStorage(_optuna_url(path), engine_kwargs={"connect_args": {"timeout": 60.0}})
+        storage = RDBStorage(_optuna_url(path), engine_kwargs={"connect_args": {"timeout": 60.0}, **_POOL})
     except OSError as error:
         if disk_is_full(error):
             raise DiskFullError(f"{path}: no room for the study's store") from None
@@ -145,7 +148,13 @@ def _open_sqlite(path: Path, patience_seconds: float) -> Store:
     begin_immediate(engine)
     storage.scoped_session.remove()
     engine.dispose()
-    lock = partial(file_lock, path.with_name(f"{path.name}.lock"))
+    file, of_process = path.with_name(f"{path.name}.lock"), threading.Lock()
+
+    @contextmanager
+    def lock() -> Iterator[None]:
+        with of_process, file_lock(file):  # a file's lock is polled for: by one thread of the process, not by all
+            yield
+
     return Store(f"sqlite:///{path}", get_storage(storage), engine, lock, patience_seconds)
 
 
@@ -155,7 +164,7 @@ def _open_postgres(given: str, patience_seconds: float) -> Store:
     parsed = with_driver(make_url(given))
     url, shown = parsed.render_as_string(hide_password=False), masked(given)
     logging.getLogger("optuna.storages").setLevel(logging.ERROR)  # what it warns of in an outage is waited for here
-    settings = {"pool_pre_ping": True, "connect_args": CONNECT}
+    settings: dict[str, Any] = {"pool_pre_ping": True, "connect_args": CONNECT, **_POOL}
     maker = sqlalchemy.create_engine(parsed, **settings)
 
     def opened() -> RDBStorage:

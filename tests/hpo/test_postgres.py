@@ -201,3 +201,15 @@ def test_in_sqlite_only_a_lock_is_an_outage(tmp_path):
         error = OperationalError("SELECT 1", {}, sqlite3.OperationalError(text))
         assert is_away(error) is away
     assert engine.dialect.name == "sqlite"
+
+
+def test_twenty_lanes_find_a_connection_each(url, tmp_path):
+    for place in (url, f"sqlite:///{tmp_path / 'hpo.db'}"):
+        store = open_store(place)
+        taken = [store.engine.connect() for _ in range(20)]  # of a pool with a limit the sixteenth waits, and fails
+
+        assert len({id(each.connection.dbapi_connection) for each in taken}) == 20
+
+        for each in taken:
+            each.close()
+        store.engine.dispose()
