@@ -13,8 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.distributions import distribution_to_json
 from optuna.storages._rdb import models
-from optuna.trial import FrozenTrial
-from sqlalchemy import Engine
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, Engine
 
 _STUDIES, _TRIALS = models.StudyModel.__table__, models.TrialModel.__table__
 _PARAMS = models.TrialParamModel.__table__
@@ -42,26 +42,63 @@ def add_trial(engine: Engine, study_id: int, template: FrozenTrial) -> int:
             "study_id": study_id,
             "number": connection.scalar(count),
             "state": template.state,
-            "datetime_start": datetime.now(UTC).replace(tzinfo=None),
+            "datetime_start": _now(),
         }
         trial_id = int(connection.execute(sa.insert(_TRIALS).returning(_TRIALS.c.trial_id), row).scalar_one())
-        params = [
-            {
-                "trial_id": trial_id,
-                "param_name": name,
-                "param_value": template.distributions[name].to_internal_repr(value),
-                "distribution_json": distribution_to_json(template.distributions[name]),
-            }
-            for name, value in template.params.items()
-        ]
-        for table, rows in (
-            (_PARAMS, params),
-            (_USER, _attributes(trial_id, template.user_attrs)),
-            (_SYSTEM, _attributes(trial_id, template.system_attrs)),
-        ):
-            if rows:
-                connection.execute(sa.insert(table), rows)
+        _add_parts(connection, trial_id, template)
         return trial_id
+
+
+def fill_trial(engine: Engine, trial_id: int, template: FrozenTrial) -> bool:
+    """Give a trial that waits, with or without params of its own, what was proposed for it, and let it run.
+
+    All of it, or nothing.
+
+    Args:
+        engine: of the Optuna store.
+        trial_id: of a trial that was enqueued.
+        template: its params, distributions and attributes take the place of those of the same names.
+
+    Returns:
+        Whether it was waiting still: whoever asks by Optuna's own means may have taken it.
+    """
+    with engine.begin() as connection:
+        waits = (_TRIALS.c.trial_id == trial_id) & (_TRIALS.c.state == TrialState.WAITING)
+        began = {"state": TrialState.RUNNING, "datetime_start": _now()}
+        if connection.execute(sa.update(_TRIALS).where(waits).values(began)).rowcount == 0:
+            return False
+        for table, key, names in (
+            (_PARAMS, _PARAMS.c.param_name, template.params),
+            (_USER, _USER.c.key, template.user_attrs),
+            (_SYSTEM, _SYSTEM.c.key, template.system_attrs),
+        ):
+            connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, key.in_(list(names))))
+        _add_parts(connection, trial_id, template)
+        return True
+
+
+def _add_parts(connection: Connection, trial_id: int, template: FrozenTrial) -> None:
+    params = [
+        {
+            "trial_id": trial_id,
+            "param_name": name,
+            "param_value": template.distributions[name].to_internal_repr(value),
+            "distribution_json": distribution_to_json(template.distributions[name]),
+        }
+        for name, value in template.params.items()
+    ]
+    for table, rows in (
+        (_PARAMS, params),
+        (_USER, _attributes(trial_id, template.user_attrs)),
+        (_SYSTEM, _attributes(trial_id, template.system_attrs)),
+    ):
+        if rows:
+            connection.execute(sa.insert(table), rows)
+
+
+def _now() -> datetime:
+    """As Optuna stores it: UTC, without saying so."""
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _attributes(trial_id: int, attrs: Mapping[str, Any]) -> list[dict[str, Any]]:

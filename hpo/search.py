@@ -15,7 +15,7 @@ from hpo.names import OVER
 from hpo.objective import Workplace, run_trial
 from hpo.plan import budget_of
 from hpo.records import Records
-from hpo.rows import add_trial
+from hpo.rows import add_trial, fill_trial
 from hpo.schedulers.proposals import has_fixed
 from hpo.schedulers.protocol import (
     DECISIONS,
@@ -163,7 +163,7 @@ def _over(
     return _Over(reason, [records.leases.claim(trials[n]._trial_id, owner) for n in sorted(at_rest)])  # noqa: SLF001
 
 
-def _started(records: Records, history: History, decision: Start, owner: Owner) -> Lease:
+def _started(records: Records, history: History, decision: Start, owner: Owner) -> Lease | Wait:
     suggested, study = decision.suggested, records.study
     for name, distribution in suggested.distributions.items():
         if before := next((t.distributions[name] for t in history.trials if name in t.distributions), None):
@@ -175,7 +175,8 @@ def _started(records: Records, history: History, decision: Start, owner: Owner) 
         trial_id = add_trial(records.store.engine, study._study_id, template)  # noqa: SLF001
     else:
         trial_id = history.trials[number]._trial_id  # noqa: SLF001
-        _fill(records, trial_id, template)
+        if not fill_trial(records.store.engine, trial_id, template):
+            return Wait()  # somebody else has taken it: look again
     return records.leases.claim(trial_id, owner)
 
 
@@ -195,19 +196,6 @@ def _continued(records: Records, history: History, decision: Continue, owner: Ow
     # Before it is claimed: a kill between the two leaves a trial that was interrupted before its first batch.
     records.study._storage.set_trial_user_attr(trial_id, DECISIONS, [s.to_json() for s in steps])  # noqa: SLF001
     return records.leases.claim(trial_id, owner)
-
-
-def _fill(records: Records, trial_id: int, template: FrozenTrial) -> None:
-    """Give a trial that waits in the store what was proposed for it. Its state comes last: till then it waits."""
-    storage = records.study._storage  # noqa: SLF001
-    for name, value in template.params.items():
-        distribution = template.distributions[name]
-        storage.set_trial_param(trial_id, name, distribution.to_internal_repr(value), distribution)
-    for name, value in template.user_attrs.items():
-        storage.set_trial_user_attr(trial_id, name, value)
-    for name, value in template.system_attrs.items():
-        storage.set_trial_system_attr(trial_id, name, value)
-    storage.set_trial_state_values(trial_id, state=TrialState.RUNNING)
 
 
 def _template(suggested: Suggested, step: Step) -> FrozenTrial:

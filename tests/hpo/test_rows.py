@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpo.rows import add_trial
+from hpo.rows import add_trial, fill_trial
 from hpo.storage import Store, open_store
 
 JSON = st.recursive(
@@ -74,6 +74,26 @@ def test_a_trial_is_stored_as_optuna_itself_would_store_it(store, template):
     ours._storage.set_trial_intermediate_value(trial_id, 0, 0.5)
     ours.tell(1, 0.5)
     assert ours.best_value == 0.5
+
+
+@settings(max_examples=20, deadline=None)
+@given(templates())
+def test_a_trial_that_waits_is_filled_as_optuna_itself_would_fill_it_and_once(store, template):
+    study = optuna.create_study(storage=store.storage)
+    study.enqueue_trial({"x": 0.25}, user_attrs={"a": "enqueued", "other": 1})
+    (waiting,) = study.trials
+
+    filled = [fill_trial(store.engine, waiting._trial_id, template) for _ in range(2)]
+
+    (trial,) = study.trials
+    assert filled == [True, False]
+    assert trial.state == TrialState.RUNNING
+    assert (trial.number, trial.params, trial.distributions) == (0, template.params, template.distributions)
+    assert trial.user_attrs == {**waiting.user_attrs, **template.user_attrs}
+    assert trial.system_attrs == {**waiting.system_attrs, **template.system_attrs}
+    assert trial.datetime_start is not None
+    study.tell(0, 0.5)
+    assert study.best_value == 0.5
 
 
 @pytest.fixture
