@@ -92,16 +92,20 @@ def begin(folder: Path) -> None:
 
 def command(folder: Path, storage: str, fault: str = "") -> int:
     """Run the study until it ends, or is killed; gives the exit code."""
+    return started(folder, storage, fault).wait(timeout=600)
+
+
+def started(folder: Path, storage: str, fault: str = "") -> subprocess.Popen[bytes]:
+    """Start the study's command."""
     count = folder / "calls"
     count.unlink(missing_ok=True)
     paths = os.pathsep.join([str(INJECT), str(ROOT)])
     with (folder / "log.txt").open("ab") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "hpo.run", "--study", "hurt.py", "--storage", storage, "--workers", "1", "--device", "cpu"],
             cwd=folder, env={**environment(), "PYTHONPATH": paths, "FAULT": fault, "FAULT_COUNT": str(count)},
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-        return process.wait(timeout=600)
 
 
 def hurt(folder: Path, storage: str, point: str, who: str, moments: random.Random) -> tuple[bool, bool]:

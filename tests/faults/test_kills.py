@@ -2,11 +2,14 @@
 
 import os
 import random
+import signal
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import assert_unhurt, begin, command, hurt, outcome
+from tests.faults.campaign import assert_unhurt, begin, command, hurt, outcome, started
 from tests.faults.points import POINTS
 
 pytestmark = pytest.mark.slow
@@ -35,6 +38,47 @@ def test_a_study_killed_at_each_of_the_eight_points_is_the_one_left_alone(tmp_pa
 
     assert all(hits.values()), hits
     assert_unhurt(folder, storage, whole, len(POINTS))
+
+
+def n_trained(folder: Path) -> int:
+    """Epochs in all so far."""
+    witness = folder / "witness.txt"
+    return len(witness.read_text().splitlines()) if witness.exists() else 0
+
+
+def assert_ends_in_order(tmp_path, whole, n: int, within: float) -> None:
+    """SIGTERM at so many moments: the command is out in time, and not one epoch is trained again."""
+    folder, moments = tmp_path / "study", random.Random(SEED)
+    begin(folder)
+    storage = f"sqlite:///{folder / 'hpo.db'}"
+    codes: list[int] = []
+    while len(codes) < n:
+        process, before = started(folder, storage), n_trained(folder)
+        while n_trained(folder) == before and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 2))
+        process.send_signal(signal.SIGTERM)
+        codes.append(process.wait(timeout=within))
+        if codes[-1] == 0:  # it was done before; another study goes on
+            assert_unhurt(folder, storage, whole, 0)
+            folder = tmp_path / f"study-{len(codes)}"
+            begin(folder)
+            storage = f"sqlite:///{folder / 'hpo.db'}"
+
+    assert command(folder, storage) == 0, (folder / "log.txt").read_text()
+    assert set(codes) <= {0, 143}, codes
+    assert 143 in codes
+    assert_unhurt(folder, storage, whole, 0)
+
+
+def test_sigterm_at_three_moments_loses_nothing(tmp_path, whole):
+    assert_ends_in_order(tmp_path, whole, 3, within=60)  # other tests may run beside
+
+
+@pytest.mark.long
+@pytest.mark.skipif("HPO_LONG_TESTS" not in os.environ, reason="50 take half an hour; set HPO_LONG_TESTS=1")
+def test_sigterm_at_fifty_moments_loses_nothing_and_is_out_within_ten_seconds(tmp_path, whole):
+    assert_ends_in_order(tmp_path, whole, 50, within=10)
 
 
 @pytest.mark.long
