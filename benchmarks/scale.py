@@ -94,7 +94,7 @@ def _postgres() -> Iterator[Any]:
         return
     from tests.hpo.postgres import a_server
 
-    with a_server(max_connections=300) as server:  # of 64 threads each has a store of its own
+    with a_server(max_connections=300) as server:  # 64 threads take up to three each
         yield lambda folder: server.url(folder.name)
 
 

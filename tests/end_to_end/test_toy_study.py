@@ -41,6 +41,7 @@ def test_a_study_ends_with_one_run_a_trial_and_says_where_to_look(tmp_path):
     assert tracked["study"][0].data.metrics["best_score"] == max(t.values[0] for t in found)
 
 
+@pytest.mark.alone
 def test_where_the_time_went_is_told_for_every_trial_and_the_study(tmp_path):
     study = write_toy(tmp_path, trials=2, pause=0.05)
 
@@ -50,7 +51,7 @@ def test_where_the_time_went_is_told_for_every_trial_and_the_study(tmp_path):
     tracked = runs(tmp_path, "toy")
     kinds = ("training", "validation", "checkpoint", "service", "waiting")
     times = {run: [tracked[run][0].data.metrics[f"time.{kind}"] for kind in kinds] for run in ("0", "1", "study")}
-    assert 0.2 <= times["0"][0] < 30  # four epochs, each of 0.05 seconds and more
+    assert 0.2 <= times["0"][0] < 5  # four epochs, each of 0.05 seconds and more
     assert times["0"][1:3] == [0, 0]  # its trainer does not say
     assert times["study"] == pytest.approx([a + b for a, b in zip(times["0"], times["1"], strict=True)], abs=0.01)
 

@@ -55,9 +55,10 @@ def test_a_studys_time_is_its_trials_and_a_trial_without_any_counts_as_none():
     assert words(total([])) is None
 
 
+@pytest.mark.alone
 def test_a_stopwatch_counts_real_time():
     watch = Stopwatch()
     time.sleep(0.02)
     watch.lap("waiting")
 
-    assert 0.02 <= watch.take()["waiting"] < 60
+    assert 0.02 <= watch.take()["waiting"] < 1
