@@ -4,7 +4,8 @@ python benchmarks/train_step.py --json train_step.json
 python benchmarks/train_step.py --quick
 
 The script: float32, contiguous, torch's own layers in the paper's order, `.item()` every step, its images from a folder
-of PNG files or from a csv, through a DataLoader. The arithmetic: our step on one batch that is there already, again and
+of PNG files or from a csv, through a DataLoader, in a process of its own, as a user would start it: ours changes how
+its process keeps memory. The arithmetic: our step on one batch that is there already, again and
 again, with no loop around it. All in the same run, in turns: ratios are medians over the turns. The limits: our
 step's arithmetic at the rate of a large matrix product, and the bytes it must move at that of a large copy. With
 `--processes N` it measures instead what N trainings at a time, on a share of the cores each, do together, beside one on
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     import torch
     from torch.utils.data import Dataset
 
@@ -83,12 +87,16 @@ def _measured(network: str, batch: int, turns: int, *, n_steps: int) -> dict[str
 
     faces = synthetic_faces(n_train=batch * n_steps, n_validation=7, n_test=0, image_size=48)
     params = Hyperparameters(learning_rate=3e-4, batch_size=batch, epochs=100, dropout=0.2, optimizer="adam")
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        _beside("folder", faces, params, NETWORKS[network], Path(place)) as folder,
+        _beside("csv", faces, params, NETWORKS[network], Path(place)) as csv,
+    ):
         runs = {
             "ours": _ours(faces, params, NETWORKS[network]),
             "arithmetic": _arithmetic(faces, params, NETWORKS[network]),
-            "folder": _script(_folder(faces, Path(folder)), params, NETWORKS[network]),
-            "csv": _script(_csv(faces, Path(folder)), params, NETWORKS[network]),
+            "folder": folder,
+            "csv": csv,
         }
         for run in runs.values():
             run()
@@ -189,19 +197,43 @@ def _arithmetic(faces: "Faces", params: "Hyperparameters", stride: int) -> Calla
     return run
 
 
-def _script(data: "Dataset[tuple[torch.Tensor, int]]", params: "Hyperparameters", stride: int) -> Callable[[], None]:
+@contextmanager
+def _beside(
+    images: str, faces: "Faces", params: "Hyperparameters", stride: int, place: Path
+) -> Iterator[Callable[[], None]]:
+    """The script in a process of its own: what runs an epoch there, and waits for its end."""
+    from multiprocessing import get_context
+
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_script, args=(there, images, faces, params, stride, place), daemon=True)
+    process.start()
+
+    def run() -> None:
+        here.send("an epoch")
+        here.recv()
+
+    try:
+        yield run
+    finally:
+        process.kill()
+        process.join()
+
+
+def _script(
+    asked: "Connection", images: str, faces: "Faces", params: "Hyperparameters", stride: int, place: Path
+) -> None:
     from torch.utils.data import DataLoader
 
     from benchmarks.plain import make_optimizer, network, train_epoch
 
+    data = _folder(faces, place) if images == "folder" else _csv(faces, place)
     model = network(stride, params.dropout)
     optimizer = make_optimizer(params.optimizer, model, params.learning_rate)
     loader: DataLoader[Any] = DataLoader(data, params.batch_size, shuffle=True)
-
-    def run() -> None:
+    while asked.recv():
         train_epoch(model, loader, optimizer)
-
-    return run
+        asked.send("done")
 
 
 def _folder(faces: "Faces", place: Path) -> "Dataset[tuple[torch.Tensor, int]]":
