@@ -22,6 +22,7 @@ from torch import Tensor
 from data.files import replacing, sha256, write, write_whole
 
 _MANIFEST = "manifest.json"
+_KEYS = {"epoch", "file", "sha256", "best_file", "best_sha256"}
 _KEPT = 2
 
 log = logging.getLogger(__name__)
@@ -120,8 +121,11 @@ class CheckpointFolder:
     def _manifest(self) -> list[dict[str, Any]]:
         path = self.path / _MANIFEST
         try:
-            entries = json.loads(path.read_text())
-            return [dict(entry) for entry in entries if {"epoch", "file", "best_file", "best_sha256"} <= entry.keys()]
+            entries = [dict(entry) for entry in json.loads(path.read_text())]
+            whole = [entry for entry in entries if entry.keys() >= _KEYS]
+            if len(whole) < len(entries):
+                log.warning("%s is damaged: %d of %d checkpoints are known", path, len(whole), len(entries))
+            return whole
         except FileNotFoundError:
             return []
         except (ValueError, AttributeError, TypeError, OSError) as error:

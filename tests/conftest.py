@@ -1,6 +1,8 @@
 """What all tests share: a cache of their own, and where the real data are."""
 
 import os
+import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +29,20 @@ def real_csv() -> Path:
     if not folder or not (path := Path(folder) / "fer2013.csv").is_file():
         pytest.skip("FER2013_DIR names no folder with fer2013.csv")
     return path
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 512 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512m", "none", str(place)], capture_output=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip("a file system can't be mounted here: needs root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.fixture(scope="session")

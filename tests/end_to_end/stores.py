@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ def start(folder: Path, *args: str) -> subprocess.Popen[bytes]:
     with (folder / "log.txt").open("ab") as log:
         command = [sys.executable, "-m", "hpo.run", *args]
         return subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True)
+
+
+def filled(disk: Path) -> Path:
+    """Fill a file system to its last byte; gives the file that does."""
+    ballast = disk / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        for size in (1 << 22, 1 << 12):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    return ballast
 
 
 def trials(folder: Path, study: str) -> list[optuna.trial.FrozenTrial]:

@@ -9,14 +9,12 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tests.end_to_end.stores import environment, run, runs, start, trials
+from tests.end_to_end.stores import environment, filled, run, runs, start, trials
 from tests.hpo.toy import wait_for_epochs, witnessed, write_toy
 
 pytestmark = pytest.mark.slow
@@ -38,20 +36,6 @@ def test_a_hundred_and_sixty_enqueued_trials_are_run_once_each_by_eight_workers(
     assert {each.info.status for each, _ in runs(tmp_path, "toy").values()} == {"FINISHED"}
 
 
-@pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of its own, of 300 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300m", "none", str(place)], capture_output=True, check=False
-    )
-    if made.returncode != 0:
-        pytest.skip("a file system can't be mounted here: needs root")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 @pytest.mark.parametrize("log_place", ["beside", "disk"])
 def test_a_full_disk_ends_it_with_74_and_the_same_command_goes_on_when_there_is_room(small_disk, tmp_path, log_place):
     """ray#32481, #23674: a full disk loses checkpoints, or the study."""
@@ -61,13 +45,7 @@ def test_a_full_disk_ends_it_with_74_and_the_same_command_goes_on_when_there_is_
     with (tmp_path / log_place / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, cwd=small_disk, env=environment(), stdout=log, stderr=log)
     wait_for_epochs(tmp_path, 6)
-    ballast = small_disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(1 << 12))
-        except OSError:
-            pass
+    ballast = filled(small_disk)
     code = process.wait(120)
     said = (tmp_path / log_place / "log.txt").read_text()
     ballast.unlink()

@@ -120,6 +120,12 @@ def hurt(folder: Path, storage: str, point: str, who: str, moments: random.Rando
     return struck, code == 0
 
 
+def n_trained(folder: Path) -> int:
+    """Epochs in all so far."""
+    witness = folder / "witness.txt"
+    return len(witness.read_text().splitlines()) if witness.exists() else 0
+
+
 def outcome(folder: Path, storage: str) -> Outcome:
     """What is left of the study."""
     trials = optuna.load_study(study_name="hurt", storage=storage).trials

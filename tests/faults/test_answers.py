@@ -13,10 +13,22 @@ from optuna.trial import TrialState
 from hpo.confirm import CLAIMS, TESTS
 from hpo.confirmation import read
 from model.exported import load
-from tests.end_to_end.stores import environment, run, runs
+from tests.end_to_end.stores import ROOT, environment, run, runs
 from tests.end_to_end.test_confirm import FACES_STUDY
+from tests.faults.campaign import INJECT, KILLED
 
 pytestmark = pytest.mark.slow
+
+STEPS = (
+    "hpo.confirmation write before 1 one",
+    "hpo.confirmation as_json before 1 one",
+    "hpo.confirmation write after 2 one",
+    "hpo.tracked log_confirmation after 1 one",
+    "hpo.tracked describe_study before 1 one",
+    "hpo.export registered before 1 one",
+    "hpo.registry Registry.create_version after 1 one",
+)
+"""Each step of a claim: before anything is written, between the test split's look and its record, and so on."""
 
 
 def killed_until_it_ends(folder, module, *args) -> int:
@@ -48,6 +60,32 @@ def test_confirm_report_and_export_that_are_killed_again_and_again_claim_what_th
     ]
 
     assert min(kills) >= 2
+    assert "faces-report.html" in assert_claimed_once(tmp_path)
+    assert (tmp_path / "faces-report.html").read_text().rstrip().endswith("</html>")
+    assert len(load(tmp_path / "out.safetensors").preparation.class_names) == 7
+
+
+def test_a_confirmation_killed_at_each_step_of_its_claim_claims_once(tmp_path):
+    (tmp_path / "faces.py").write_text(FACES_STUDY)
+    assert run(tmp_path, "--study", "faces.py").returncode == 0
+    command = [sys.executable, "-m", "hpo.confirm", "--study", "faces.py", "--top", "1", "--seeds", "2"]
+    paths = os.pathsep.join([str(INJECT), str(ROOT)])
+    codes = []
+
+    for step in (*STEPS, ""):
+        (tmp_path / "calls").unlink(missing_ok=True)
+        faults = {"PYTHONPATH": paths, "FAULT": step, "FAULT_COUNT": str(tmp_path / "calls")}
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**environment(), **faults}, capture_output=True, text=True, check=False
+        )
+        codes.append((step, done.returncode))
+
+    assert codes == [*((step, KILLED) for step in STEPS), ("", 0)], done.stderr
+    assert_claimed_once(tmp_path)
+
+
+def assert_claimed_once(tmp_path) -> list[str]:
+    """One look at the test split, one claim, one champion, in all stores; gives the artifacts of the study's run."""
     beside = optuna.load_study(study_name="faces-confirm", storage=f"sqlite:///{tmp_path / 'hpo.db'}")
     assert [t.state for t in beside.trials] == [TrialState.COMPLETE] * 2
     assert len(beside.user_attrs[TESTS]) == len(beside.user_attrs[CLAIMS]) == 1
@@ -62,6 +100,4 @@ def test_confirm_report_and_export_that_are_killed_again_and_again_claim_what_th
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     (version,) = client.search_model_versions("name = 'faces'")
     assert client.get_model_version_by_alias("faces", "champion").version == version.version
-    assert "faces-report.html" in {file.path for file in client.list_artifacts(parent.info.run_id)}
-    assert (tmp_path / "faces-report.html").read_text().rstrip().endswith("</html>")
-    assert len(load(tmp_path / "out.safetensors").preparation.class_names) == 7
+    return [file.path for file in client.list_artifacts(parent.info.run_id)]

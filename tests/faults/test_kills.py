@@ -5,27 +5,16 @@ import random
 import signal
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import assert_unhurt, begin, command, hurt, outcome, started
+from tests.faults.campaign import assert_unhurt, begin, command, hurt, n_trained, started
 from tests.faults.points import POINTS
 
 pytestmark = pytest.mark.slow
 SEED = 20_261_127
 N_LONG = 250
 """Kills in the long form, on each kind of store."""
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The study left alone."""
-    folder = tmp_path_factory.mktemp("whole") / "study"
-    begin(folder)
-    storage = f"sqlite:///{folder / 'hpo.db'}"
-    assert command(folder, storage) == 0, (folder / "log.txt").read_text()
-    return outcome(folder, storage)
 
 
 def test_a_study_killed_at_each_of_the_eight_points_is_the_one_left_alone(tmp_path, whole):
@@ -38,12 +27,6 @@ def test_a_study_killed_at_each_of_the_eight_points_is_the_one_left_alone(tmp_pa
 
     assert all(hits.values()), hits
     assert_unhurt(folder, storage, whole, len(POINTS))
-
-
-def n_trained(folder: Path) -> int:
-    """Epochs in all so far."""
-    witness = folder / "witness.txt"
-    return len(witness.read_text().splitlines()) if witness.exists() else 0
 
 
 def assert_ends_in_order(tmp_path, whole, n: int, within: float) -> None:

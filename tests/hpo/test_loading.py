@@ -46,6 +46,8 @@ def test_an_unknown_field_is_told_with_its_line_and_all_other_faults(tmp_path):
         ("import nothing_like_it", "mine.py:1: ModuleNotFoundError"),
         ("x = 1\nx / 0", "mine.py:2: ZeroDivisionError"),
         ("x = 1", "no STUDY = StudySpec(...)"),
+        ("x = " + "-" * 200_000 + "1", "mine.py: it is nested too deep to be read"),
+        ("import sys\nsys.exit(0)", "mine.py: it ends the process"),
         ("STUDY = 3", "no STUDY = StudySpec(...) in it, but 3"),
         ("a\0b", "mine.py"),
     ],
