@@ -20,13 +20,13 @@ from tests.faults.campaign import INJECT, KILLED
 pytestmark = pytest.mark.slow
 
 STEPS = (
-    "hpo.confirmation write before 1 one",
-    "hpo.confirmation as_json before 1 one",
-    "hpo.confirmation write after 2 one",
-    "hpo.tracked log_confirmation after 1 one",
-    "hpo.tracked describe_study before 1 one",
-    "hpo.export registered before 1 one",
-    "hpo.registry Registry.create_version after 1 one",
+    "hpo.confirmation write before 1 all",
+    "hpo.confirmation as_json before 1 all",
+    "hpo.confirmation write after 2 all",
+    "hpo.tracked log_confirmation after 1 all",
+    "hpo.tracked describe_study before 1 all",
+    "hpo.export registered before 1 all",
+    "hpo.registry Registry.create_version after 1 all",
 )
 """Each step of a claim: before anything is written, between the test split's look and its record, and so on."""
 
@@ -76,8 +76,9 @@ def test_a_confirmation_killed_at_each_step_of_its_claim_claims_once(tmp_path):
         (tmp_path / "calls").unlink(missing_ok=True)
         faults = {"PYTHONPATH": paths, "FAULT": step, "FAULT_COUNT": str(tmp_path / "calls")}
         done = subprocess.run(
-            command, cwd=tmp_path, env={**environment(), **faults}, capture_output=True, text=True, check=False
-        )
+            command, cwd=tmp_path, env={**environment(), **faults}, start_new_session=True,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
         codes.append((step, done.returncode))
 
     assert codes == [*((step, KILLED) for step in STEPS), ("", 0)], done.stderr
