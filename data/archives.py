@@ -1,8 +1,11 @@
 """Finds the data file in a file, folder or archive, and reads it inside: nothing is ever extracted to disk."""
 
+import errno
 import gzip
 import io
+import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -117,6 +120,14 @@ class _Bounded(io.RawIOBase):
         return len(block)
 
 
+_BROKEN = (
+    OSError, EOFError, ValueError, OverflowError, LookupError, RuntimeError,
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error,
+)  # fmt: skip
+"""What the standard library raises of archives that are broken: of numbers in them that can't be, too, such as an
+offset below zero (OSError, ValueError), a compression or encryption that it can't read (RuntimeError)."""
+
+
 @contextmanager
 def _readable(label: str, what: str) -> Iterator[None]:
     """Every way in which the standard library says that an archive is broken, as one line."""
@@ -124,8 +135,9 @@ def _readable(label: str, what: str) -> Iterator[None]:
         yield
     except EOFError:
         raise DataError(f"{label}: {what} is cut short; download it again") from None
-    # NotImplementedError is zipfile's word for a compression that it can't read.
-    except (gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, zlib.error, NotImplementedError) as error:
+    except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
+            raise  # the disk's
         cut = isinstance(error, tarfile.ReadError) and "unexpected end" in str(error)
         raise DataError(
             f"{label}: {what} is {'cut short' if cut else f'damaged ({error})'}; download it again"
@@ -200,5 +212,5 @@ def _untarred(label: str, opener: Opener, name: str) -> Opener:
 
 def _refuse_unsafe(label: str, name: str, *, is_link: bool) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
-    if is_link or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if is_link or not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         raise DataError(f"{label}: unsafe archive member {name!r}; nothing was read")

@@ -8,6 +8,7 @@ unpickled freely.
 import json
 import logging
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +23,6 @@ from torch import Tensor
 from data.files import replacing, sha256, write, write_whole
 
 _MANIFEST = "manifest.json"
-_KEYS = {"epoch", "file", "sha256", "best_file", "best_sha256"}
 _KEPT = 2
 
 log = logging.getLogger(__name__)
@@ -121,14 +121,14 @@ class CheckpointFolder:
     def _manifest(self) -> list[dict[str, Any]]:
         path = self.path / _MANIFEST
         try:
-            entries = [dict(entry) for entry in json.loads(path.read_text())]
-            whole = [entry for entry in entries if entry.keys() >= _KEYS]
+            entries = list(json.loads(path.read_text()))
+            whole = [entry for entry in entries if _is_whole(entry)]
             if len(whole) < len(entries):
                 log.warning("%s is damaged: %d of %d checkpoints are known", path, len(whole), len(entries))
             return whole
         except FileNotFoundError:
             return []
-        except (ValueError, AttributeError, TypeError, OSError) as error:
+        except (ValueError, TypeError, RecursionError, OSError) as error:
             log.warning("%s is damaged (%s): training starts again", path, error)
             return []
 
@@ -191,6 +191,17 @@ def weights_faults(path: Path) -> Iterator[str]:
             load_file(path)
     except (SafetensorError, OSError) as error:
         yield f"{path} is damaged ({str(error).splitlines()[0]})"
+
+
+def _is_whole(entry: object) -> bool:
+    """Whether a manifest's entry names two files of its own folder, and all that is to be known of them."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("epoch"), int)
+        and all(isinstance(entry.get(key), str) for key in ("file", "sha256", "best_file", "best_sha256"))
+        and re.fullmatch(r"epoch-\d+\.pt", entry["file"]) is not None
+        and re.fullmatch(r"best-\d+\.safetensors", entry["best_file"]) is not None
+    )
 
 
 def _best_name(epoch: int) -> str:

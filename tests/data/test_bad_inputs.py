@@ -98,6 +98,12 @@ BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "gzip junk": ("f.csv.gz", lambda: gzip.compress(GOOD) + b"junk", "gzip is damaged"),
     "tar.gz cut": ("f.tar.gz", lambda: tarred({"fer2013.csv": GOOD})[:-300], "cut short"),
     "zip cut": ("f.zip", lambda: zipped({"fer2013.csv": GOOD})[:-300], "zip is damaged"),
+    "zip with a hole": (
+        "f.zip",
+        lambda: zipped({"f.csv": GOOD})[:100] + zipped({"f.csv": GOOD})[300:],
+        "zip is damaged",
+    ),
+    "zip of no name": ("f.zip", lambda: zipped({".": GOOD}), "unsafe archive member"),
     "zip bomb": ("f.zip", lambda: zipped({"fer2013.csv": BOMB}), "expands too much"),
     "gzip bomb": ("f.csv.gz", lambda: gzip.compress(BOMB), "expands too much"),
     "zip climbs out": ("f.zip", lambda: zipped({"../fer2013.csv": GOOD}), "unsafe archive member"),

@@ -171,14 +171,14 @@ def study(place: Path) -> Callable[[], None]:
     names = st.sampled_from(FIELDS) | st.from_regex(r"[a-z_]{1,8}", fullmatch=True)
 
     @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    @given(st.dictionaries(names, values, max_size=6), st.text(max_size=20), st.booleans())
-    def check(fields: dict[str, str], noise: str, *, is_noisy: bool) -> None:
+    @given(st.dictionaries(names, values, max_size=6), st.text(max_size=20) | st.none())
+    def check(fields: dict[str, str], comment: str | None) -> None:
         whole: dict[str, Any] = {
             "name": "'fuzzed'", "suggest": "lambda trial: {}", "prepare": "lambda context: None", "metric": "'m'", **fields,
         }  # fmt: skip
         declared = ", ".join(f"{name}={value}" for name, value in whole.items())
         text = f"from hpo.spec import StudySpec\nnan = inf = 0.0\nSTUDY = StudySpec({declared})\n"
-        file.write_text(text + ("# " + noise if is_noisy else ""), errors="surrogatepass")
+        file.write_text(text + ("" if comment is None else f"# {comment}"), errors="surrogatepass")
         with contextlib.suppress(UserError):
             load_spec(str(file))
 

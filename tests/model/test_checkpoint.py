@@ -1,6 +1,8 @@
 """A checkpoint loads whole or not at all, and the one before it stands."""
 
 import errno
+import hashlib
+import json
 import pickle
 
 import pytest
@@ -118,11 +120,26 @@ def test_missing_best_weights_fall_back_too(folder):
     assert newest(folder) == 2
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'[{"epoch": 3}]', b'{"a": 1}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'[{"epoch": 3}]', b'{"a": 1}', b"3", b"[" * 100_000])
 def test_a_damaged_manifest_starts_again(folder, content):
     (folder.path / "manifest.json").write_bytes(content)
 
     assert newest(folder) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"file": None}, {"best_file": 3}, {"epoch": "3"}, {"sha256": {}}, {"file": "../kept.pt"}, {"best_file": "/"}],
+)
+def test_an_entry_of_a_manifest_that_is_not_whole_falls_back_and_touches_nothing_elsewhere(folder, change, caplog):
+    elsewhere = folder.path.parent / "kept.pt"
+    elsewhere.write_bytes(b"another's")
+    entries = json.loads((folder.path / "manifest.json").read_text())
+    (folder.path / "manifest.json").write_text(json.dumps([*entries[:-1], {**entries[-1], **change}]))
+
+    assert newest(folder) == 2
+    assert "1 of 2 checkpoints are known" in caplog.text
+    assert elsewhere.read_bytes() == b"another's"
 
 
 def test_a_kill_amid_the_write_leaves_the_last_one(folder, monkeypatch):
@@ -142,8 +159,6 @@ class Canary:
 
 
 def test_a_pickle_is_never_run(folder, capsys):
-    import hashlib
-    import json
 
     content = pickle.dumps(Canary())
     (folder.path / "epoch-000003.pt").write_bytes(content)
