@@ -208,6 +208,7 @@ def _beside(
     here, there = context.Pipe()
     process = context.Process(target=_script, args=(there, images, faces, params, stride, place), daemon=True)
     process.start()
+    there.close()  # so that its end is known here
 
     def run() -> None:
         here.send("an epoch")
@@ -221,7 +222,7 @@ def _beside(
 
 
 def _script(
-    asked: "Connection", images: str, faces: "Faces", params: "Hyperparameters", stride: int, place: Path
+    connection: "Connection", images: str, faces: "Faces", params: "Hyperparameters", stride: int, place: Path
 ) -> None:
     from torch.utils.data import DataLoader
 
@@ -231,9 +232,9 @@ def _script(
     model = network(stride, params.dropout)
     optimizer = make_optimizer(params.optimizer, model, params.learning_rate)
     loader: DataLoader[Any] = DataLoader(data, params.batch_size, shuffle=True)
-    while asked.recv():
+    while connection.recv():
         train_epoch(model, loader, optimizer)
-        asked.send("done")
+        connection.send("done")
 
 
 def _folder(faces: "Faces", place: Path) -> "Dataset[tuple[torch.Tensor, int]]":

@@ -14,8 +14,6 @@ from types import CodeType
 from hpo.errors import UserError
 from hpo.spec import FIELDS, SpecError, StudySpec, check_name
 
-DEEP = "it is nested too deep to be read"
-
 
 def load_spec(study: str) -> StudySpec:
     """The `STUDY` of a module in `studies/` by its name, or of a `.py` file by its path.
@@ -29,9 +27,11 @@ def load_spec(study: str) -> StudySpec:
         tree = ast.parse(source, str(path))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two of what is nested too deep
+    except (RecursionError, MemoryError):
+        raise UserError(f"{path}: it is nested too deep to be read") from None
+    except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
-        raise UserError(f"{path}{f':{line}' if line else ''}: {getattr(error, 'msg', str(error)) or DEEP}") from None
+        raise UserError(f"{path}{f':{line}' if line else ''}: {getattr(error, 'msg', error)}") from None
     unknown = _unknown_fields(tree)
     faults = [f"{path}:{line}: {words}" for line, words in unknown]
     try:
@@ -46,8 +46,8 @@ def load_spec(study: str) -> StudySpec:
         faults += [f"{path}:{lines.get(f, 1)}: {f} {words}" for f, words in error.faults.items()]
     except UserError as error:
         faults.append(f"{path}: {error}")
-    except SystemExit:
-        faults.append(f"{path}: it ends the process; a study's file only declares STUDY")
+    except SystemExit as error:
+        faults.append(f"{path}:{_line_in(path, error)}: it ends the process; a study's file only declares STUDY")
     except Exception as error:  # it is the user's code: whatever it raises is told as a fault of it
         needed = re.findall(r"'(\w+)'", str(error)) if "required keyword-only argument" in str(error) else []
         words = f"StudySpec needs {', '.join(needed)}" if needed else f"{type(error).__name__}: {error}"

@@ -44,10 +44,10 @@ class CheckpointFolder:
             OSError: the disk is full or refuses; what was kept before stays whole.
         """
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        kept = self._manifest()
+        kept = self._known()
         best_epoch, weights = best
         best_file = _best_name(best_epoch)
-        best_sum = next((entry["best_sha256"] for entry in kept if entry["best_file"] == best_file), None)
+        best_sum = next((entry["best_sha256"] for entry in reversed(kept) if entry["best_file"] == best_file), None)
         if best_sum is None or not (self.path / best_file).exists():
             best_sum = write_weights(self.path / best_file, weights)
         file = f"epoch-{epoch:06d}.pt"
@@ -69,7 +69,7 @@ class CheckpointFolder:
         A second name for the same file takes no time and no room; files here are never changed, only replaced.
         """
         kept = self.path / _best_name(epoch)
-        if any(entry["best_file"] == kept.name for entry in self._manifest()):
+        if any(entry["best_file"] == kept.name for entry in self._known()):
             try:
                 if target.exists() and target.samefile(kept):  # renaming one name of a file to another does nothing
                     return
@@ -87,7 +87,7 @@ class CheckpointFolder:
 
         A damaged one is passed over with a warning.
         """
-        for entry in reversed(self._manifest()):
+        for entry in reversed(self._known()):
             try:
                 path, best = self.path / entry["file"], self.path / entry["best_file"]
                 for file, expected in ((path, entry["sha256"]), (best, entry["best_sha256"])):
@@ -104,7 +104,10 @@ class CheckpointFolder:
 
     def faults(self) -> Iterator[str]:
         """What of it is not whole, in words; nothing is changed by looking."""
-        for entry in self._manifest():
+        entries, fault = self._manifest()
+        if fault is not None:
+            yield fault
+        for entry in entries:
             for name, expected in ((entry["file"], entry["sha256"]), (entry["best_file"], entry["best_sha256"])):
                 path = self.path / name
                 if not path.is_file():
@@ -118,19 +121,25 @@ class CheckpointFolder:
         for file in self.path.iterdir() if self.path.is_dir() else ():
             file.unlink(missing_ok=True)
 
-    def _manifest(self) -> list[dict[str, Any]]:
+    def _known(self) -> list[dict[str, Any]]:
+        """The manifest's entries, oldest first; what is wrong with it is logged."""
+        entries, fault = self._manifest()
+        if fault is not None:
+            log.warning("%s: what it names is passed over, or training starts again", fault)
+        return entries
+
+    def _manifest(self) -> tuple[list[dict[str, Any]], str | None]:
+        """The entries that are whole, oldest first, and what is wrong with the manifest, in words."""
         path = self.path / _MANIFEST
         try:
             entries = list(json.loads(path.read_text()))
-            whole = [entry for entry in entries if _is_whole(entry)]
-            if len(whole) < len(entries):
-                log.warning("%s is damaged: %d of %d checkpoints are known", path, len(whole), len(entries))
-            return whole
         except FileNotFoundError:
-            return []
+            return [], None
         except (ValueError, TypeError, RecursionError, OSError) as error:
-            log.warning("%s is damaged (%s): training starts again", path, error)
-            return []
+            return [], f"{path} is damaged ({error})"
+        whole = [entry for entry in entries if _is_whole(entry)]
+        few = len(whole) < len(entries)
+        return whole, f"{path} is damaged: {len(whole)} of {len(entries)} checkpoints are known" if few else None
 
     def _drop_all_but(self, kept: list[dict[str, Any]]) -> None:
         names = {_MANIFEST, *(entry["file"] for entry in kept), *(entry["best_file"] for entry in kept)}

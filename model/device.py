@@ -15,7 +15,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-_MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD, _MALLOC_ARENA_MAX = -1, -3, -8
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +120,13 @@ def _keep_freed_memory() -> None:
     """Let glibc keep what a step frees for the next step, in this process and from now on.
 
     By default it gives every large tensor back to the system, which clears each page anew when it is first touched: a
-    fifth of a step's time, and two fifths in a thread other than the first, whose heaps are at most 64 MB. So there is
-    one heap for all threads. Source: mallopt(3). What a step holds at its peak stays with the process.
+    twentieth to a fifth of a step's time at batch 128. A thread has heaps of its own, of at most 64 MB each: those that
+    begin from now on share the first thread's. Source: mallopt(3). What a process holds at its peak stays with it.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # musl has none
-        for option, value in (
-            (_MALLOC_ARENA_MAX, 1),
-            (_MALLOC_MMAP_THRESHOLD, 2**31 - 1),
-            (_MALLOC_TRIM_THRESHOLD, 2**31 - 1),
-        ):
-            libc.mallopt(option, value)
+        for option, value in ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1)):  # -1: never
+            if not libc.mallopt(option, value):
+                log.debug("glibc refuses option %d", option)
 
 
 def use_threads(n: int) -> None:

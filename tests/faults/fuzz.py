@@ -46,6 +46,7 @@ def main() -> int:
     """Look for so long; an error that is a find ends it."""
     options = _parser().parse_args()
     logging.disable()
+    sys.dont_write_bytecode = True  # a study's file changes more often than its time does
     with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):
         os.environ["HPO_CACHE_DIR"] = place
         if options.what in DRAWN:
@@ -165,7 +166,7 @@ def _changed(content: bytes, *, as_value: bool) -> st.SearchStrategy[bytes]:
 
 
 def study(place: Path) -> Callable[[], None]:
-    """A study's file whose declaration has other values, other names, or other text amid it."""
+    """A study's file whose declaration has other values, other names, or a comment after it."""
     file = place / "fuzzed.py"
     values = PLAIN.map(repr) | st.sampled_from(["len", "lambda trial: {}", "print", "object()", "...", "STUDY"])
     names = st.sampled_from(FIELDS) | st.from_regex(r"[a-z_]{1,8}", fullmatch=True)

@@ -9,6 +9,7 @@ is let run out, and checked as every other of the campaign: no trial lost, no ep
 import argparse
 import collections
 import json
+import os
 import random
 import signal
 import subprocess
@@ -18,10 +19,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 
+from hpo.worker import STOPPED
 from tests.end_to_end.stores import run, runs, start, trials
 from tests.end_to_end.test_outage import free_port, mlflow_server
 from tests.hpo.toy import witnessed, write_toy
@@ -36,10 +38,11 @@ Sample = dict[str, float]
 def main() -> int:
     """Run it; 1 where something did not hold."""
     options = _parser().parse_args()
-    with tempfile.TemporaryDirectory(prefix="hpo-soak-") as place:
-        folder = Path(place)
-        samples, n_kills, faults = _soak(folder, options.hours * 3600)
-    options.out.with_suffix(".json").write_text(json.dumps({"seed": SEED, "kills": n_kills, "samples": samples}))
+    with (
+        tempfile.TemporaryDirectory(prefix="hpo-soak-", ignore_cleanup_errors=True) as place,
+        options.out.with_suffix(".jsonl").open("w") as out,
+    ):
+        samples, n_kills, faults = _soak(Path(place), options.hours * 3600, out)
     _draw(samples, options.out)
     for name, growth in _growths(samples):
         sys.stdout.write(f"{name}: {growth:+.1%} from the first ten minutes' end to the end\n")
@@ -54,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     return found
 
 
-def _soak(folder: Path, seconds: float) -> tuple[list[Sample], int, list[str]]:
+def _soak(folder: Path, seconds: float, out: TextIO) -> tuple[list[Sample], int, list[str]]:
+    """Run it in a folder, each sample a line of `out`; gives samples, kills and faults."""
     served = folder / "server"
     served.mkdir()
     port, study = free_port(), write_toy(folder, trials=100_000, epochs=N_EPOCHS, pause=PAUSE)
@@ -63,23 +67,28 @@ def _soak(folder: Path, seconds: float) -> tuple[list[Sample], int, list[str]]:
     n_kills, moments, began = 0, random.Random(SEED), time.monotonic()
     with ExitStack() as server:
         server.enter_context(mlflow_server(served, port))
-        process, is_up, next_kill = start(folder, *args), True, 60.0
-        while (now := time.monotonic() - began) < seconds:
-            time.sleep(EVERY)
-            samples.append({"seconds": now, "server": float(is_up), **_sample(process)})
-            if now >= next_kill:
-                next_kill += 60
-                n_kills += _kill_one(process, moments)
-            away = now % 600 >= 540
-            if away and is_up:
-                server.close()
-            elif not away and not is_up:
-                server.enter_context(mlflow_server(served, port))
-            is_up = not away
-            if process.poll() is not None:
-                return samples, n_kills, [f"the command ended with {process.returncode} after {now:.0f} s"]
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process, is_up, now = start(folder, *args), True, 0.0
+        try:
+            while now < seconds and process.poll() is None:
+                time.sleep(EVERY)
+                now = time.monotonic() - began
+                samples.append({"seconds": now, "server": float(is_up), **_sample(process)})
+                out.write(json.dumps(samples[-1]) + "\n")
+                out.flush()
+                if now >= 60 * (n_kills + 1):
+                    n_kills += _kill_one(process, moments)
+                away = now % 600 >= 540
+                if away and is_up:
+                    server.close()
+                elif not away and not is_up:
+                    server.enter_context(mlflow_server(served, port))
+                is_up = not away
+            process.terminate()
+            if (code := process.wait(60)) != STOPPED:
+                return samples, n_kills, [f"the command ended with {code} after {now:.0f} s"]
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         if not is_up:
             server.enter_context(mlflow_server(served, port))
         n_trials = len(trials(folder, "toy"))
@@ -102,11 +111,12 @@ def _sample(process: "subprocess.Popen[bytes]") -> Sample:
 
 
 def _kill_one(process: "subprocess.Popen[bytes]", moments: random.Random) -> int:
-    workers = [p for p in psutil.Process(process.pid).children() if "hpo.worker" in " ".join(p.cmdline())]
-    if not workers:
-        return 0
-    moments.choice(workers).kill()
-    return 1
+    """Kill a worker; gives how many were killed."""
+    with suppress(psutil.Error, IndexError):  # it may end meanwhile: another one at the next sample
+        workers = [p for p in psutil.Process(process.pid).children() if "hpo.worker" in " ".join(p.cmdline())]
+        moments.choice(workers).kill()
+        return 1
+    return 0
 
 
 def _faults(

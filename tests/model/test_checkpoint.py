@@ -124,6 +124,7 @@ def test_missing_best_weights_fall_back_too(folder):
 def test_a_damaged_manifest_starts_again(folder, content):
     (folder.path / "manifest.json").write_bytes(content)
 
+    assert "manifest.json is damaged" in "".join(folder.faults())
     assert newest(folder) is None
 
 
@@ -137,6 +138,9 @@ def test_an_entry_of_a_manifest_that_is_not_whole_falls_back_and_touches_nothing
     entries = json.loads((folder.path / "manifest.json").read_text())
     (folder.path / "manifest.json").write_text(json.dumps([*entries[:-1], {**entries[-1], **change}]))
 
+    assert [fault.rpartition("/")[2] for fault in folder.faults()] == [
+        "manifest.json is damaged: 1 of 2 checkpoints are known"
+    ]
     assert newest(folder) == 2
     assert "1 of 2 checkpoints are known" in caplog.text
     assert elsewhere.read_bytes() == b"another's"

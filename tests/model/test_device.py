@@ -36,6 +36,8 @@ import resource
 from concurrent.futures import ThreadPoolExecutor
 import torch
 from model.device import choose
+with ThreadPoolExecutor(1) as early:
+    early.submit(bytearray, 1 << 20).result()
 choose("cpu")
 
 def pages_anew():
@@ -52,7 +54,7 @@ with ThreadPoolExecutor(1) as lane:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told how to keep memory")
-def test_what_a_step_frees_is_there_for_the_next_one_in_every_thread():
+def test_what_a_step_frees_is_there_for_the_next_one_also_in_a_thread_and_after_other_threads():
     said = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
     n_pages = (140 << 20) // resource.getpagesize()
