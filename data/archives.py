@@ -10,10 +10,10 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 from data.errors import DataError
 
@@ -101,25 +101,6 @@ def _expand(label: str, name: str, opener: Opener, *, outermost: bool = False) -
     return []
 
 
-class _Bounded(io.RawIOBase):
-    """A stream that ends with `DataError` where an archive expands too much."""
-
-    def __init__(self, label: str, stream: BinaryIO, consumed: Callable[[], int]) -> None:
-        self._label, self._stream, self._consumed, self._given = label, stream, consumed, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        block = self._stream.read(len(buffer))
-        self._given += len(block)
-        too_dense = self._given > FREE_BYTES and self._given > MAX_RATIO * max(1, self._consumed())
-        if self._given > MAX_BYTES or too_dense:
-            raise DataError(f"{self._label}: expands too much ({self._given:,} bytes so far); not read further")
-        buffer[: len(block)] = block
-        return len(block)
-
-
 _BROKEN = (
     OSError, EOFError, ValueError, OverflowError, LookupError, RuntimeError,
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error,
@@ -144,11 +125,31 @@ def _readable(label: str, what: str) -> Iterator[None]:
         ) from None
 
 
+class _Bounded(io.RawIOBase):
+    """A stream out of an archive that ends with `DataError` where that is broken, or expands too much."""
+
+    def __init__(self, label: str, what: str, stream: IO[bytes], consumed: Callable[[], int]) -> None:
+        self._label, self._what, self._stream, self._consumed, self._given = label, what, stream, consumed, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        with _readable(self._label, self._what):
+            block = self._stream.read(len(buffer))
+        self._given += len(block)
+        too_dense = self._given > FREE_BYTES and self._given > MAX_RATIO * max(1, self._consumed())
+        if self._given > MAX_BYTES or too_dense:
+            raise DataError(f"{self._label}: expands too much ({self._given:,} bytes so far); not read further")
+        buffer[: len(block)] = block
+        return len(block)
+
+
 def _gunzipped(label: str, opener: Opener) -> Opener:
     @contextmanager
     def opened() -> Iterator[BinaryIO]:
-        with _readable(label, "gzip"), opener() as packed, gzip.GzipFile(fileobj=packed) as plain:
-            stream = io.BufferedReader(_Bounded(label, cast("BinaryIO", plain), packed.tell), 1 << 16)
+        with opener() as packed, gzip.GzipFile(fileobj=packed) as plain:
+            stream = io.BufferedReader(_Bounded(label, "gzip", cast("IO[bytes]", plain), packed.tell), 1 << 16)
             yield cast("BinaryIO", stream)
             while stream.read(1 << 20):  # to its end: only there does gzip check its sum, and find trailing junk
                 pass
@@ -172,40 +173,40 @@ def _zip_members(label: str, opener: Opener) -> list[DataFile]:
 def _unzipped(label: str, opener: Opener, info: zipfile.ZipInfo) -> Opener:
     @contextmanager
     def opened() -> Iterator[BinaryIO]:
-        with (
-            _readable(label, "zip"),
-            opener() as packed,
-            zipfile.ZipFile(packed) as archive,
-            archive.open(info.filename) as plain,
-        ):
-            bounded = _Bounded(label, cast("BinaryIO", plain), lambda: info.compress_size)
+        with ExitStack() as stack:
+            with _readable(label, "zip"):  # not while it is used: what its reader raises is the reader's
+                archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(opener())))
+                plain = stack.enter_context(archive.open(info.filename))
+            bounded = _Bounded(label, "zip", plain, lambda: info.compress_size)
             yield cast("BinaryIO", io.BufferedReader(bounded, 1 << 16))
 
     return opened
 
 
 def _tar_members(label: str, opener: Opener) -> list[DataFile]:
-    found: list[DataFile] = []
     with _readable(label, "tar"), opener() as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-        for member in archive:
-            _refuse_unsafe(label, member.name, is_link=member.issym() or member.islnk())
-            if member.isfile():
-                found += _expand(f"{label}/{member.name}", member.name, _untarred(label, opener, member.name))
+        members = list(archive)
+    found: list[DataFile] = []
+    for member in members:
+        _refuse_unsafe(label, member.name, is_link=member.issym() or member.islnk())
+        if member.isfile():
+            found += _expand(f"{label}/{member.name}", member.name, _untarred(label, opener, member.name))
     return [_best(found, label)] if found else []
 
 
 def _untarred(label: str, opener: Opener, name: str) -> Opener:
     @contextmanager
     def opened() -> Iterator[BinaryIO]:
-        with _readable(label, "tar"), opener() as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-            for member in archive:
-                if member.name == name:
-                    extracted = archive.extractfile(member)
-                    if extracted is None:
-                        raise DataError(f"{label}: {name} is not a regular file")
-                    yield cast("BinaryIO", extracted)
-                    return
-            raise DataError(f"{label}: {name} is gone: the archive changed while it was read")
+        with ExitStack() as stack:
+            with _readable(label, "tar"):
+                archive = stack.enter_context(tarfile.open(fileobj=stack.enter_context(opener()), mode="r|"))
+                member = next((member for member in archive if member.name == name), None)
+                extracted = None if member is None else archive.extractfile(member)
+            if member is None:
+                raise DataError(f"{label}: {name} is gone: the archive changed while it was read")
+            if extracted is None:
+                raise DataError(f"{label}: {name} is not a regular file")
+            yield cast("BinaryIO", io.BufferedReader(_Bounded(label, "tar", extracted, extracted.tell), 1 << 16))
 
     return opened
 

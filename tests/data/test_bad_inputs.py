@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import fer2013, prepare
+from data import archives, fer2013, prepare
 from data.errors import DataError
 from tests.data.rows import PIXELS, csv_text, npz_bytes, rows
 
@@ -141,6 +141,19 @@ def test_bad_input_gets_one_line_and_exit_code_2(name, tmp_path, capsys):
     assert len(said.err.strip().splitlines()) == 1
     assert "Traceback" not in said.err
     assert not list((tmp_path / "cache").rglob("packed.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("f.zip", zipped({"f.csv": GOOD})), ("f.tar.gz", tarred({"f.csv": GOOD})), ("f.csv.gz", gzip.compress(GOOD)),
+    ],
+)  # fmt: skip
+def test_what_goes_wrong_in_who_reads_an_archive_is_not_told_of_the_archive(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(ValueError, match="the reader's own"), archives.find(tmp_path / name).open():
+        raise ValueError("the reader's own")
 
 
 def test_the_first_five_bad_rows_are_told_then_a_count(tmp_path):

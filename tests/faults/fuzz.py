@@ -39,7 +39,7 @@ from tests.data.rows import csv_text, rows
 from tests.data.test_bad_inputs import tarred, zipped
 
 GOOD = csv_text(rows())
-ARCHIVES = {0: "f.zip", 1: "f.tar.gz", 2: "f.csv.gz", 3: "f.npz", 4: "f.parquet"}
+ARCHIVES = ("f.zip", "f.tar.gz", "f.csv.gz", "f.npz", "f.parquet")
 
 
 def main() -> int:

@@ -163,7 +163,6 @@ class Canary:
 
 
 def test_a_pickle_is_never_run(folder, capsys):
-
     content = pickle.dumps(Canary())
     (folder.path / "epoch-000003.pt").write_bytes(content)
     manifest = json.loads((folder.path / "manifest.json").read_text())
