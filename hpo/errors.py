@@ -4,10 +4,12 @@ HpoError            1   the service can't go on
 ├── UserError       2   something to be mended by who called: a spec, a flag, data, a store
 ├── FailuresError   1   three trials in a row failed
 ├── DiskFullError  74   no room; nothing kept so far is harmed
-└── LeaseLostError  -   another worker owns the trial by now: this one lets go of it in silence
+├── LeaseLostError  -   another worker owns the trial by now: this one lets go of it in silence
+└── LockLostError   -   what was done under the lock is begun again
 """
 
 import errno
+import re
 
 
 class HpoError(Exception):
@@ -45,13 +47,20 @@ def in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
 
 
+_FULL = re.compile(
+    r"database or disk is full"  # SQLite
+    r"|No space left on device|Disk quota exceeded"  # whoever hands on the system's words alone: safetensors
+    r"|Not enough free space to write|\d requested and \d+ written"  # numpy
+)
+
+
 def disk_is_full(error: BaseException) -> bool:
     """Whether an error, or one that it stems from, says that the disk (or the quota on it) is full."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}:
             return True
-        if "database or disk is full" in str(cause):
+        if _FULL.search(str(cause)):
             return True
         cause = cause.__cause__ or cause.__context__
     return False

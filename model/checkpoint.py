@@ -41,7 +41,7 @@ class CheckpointFolder:
         """Keep the state after `epoch` epochs, and the best weights so far with the epoch they come from.
 
         Raises:
-            OSError: the disk is full or refuses; what was kept before stays whole.
+            OSError, SafetensorError: the disk is full or refuses; what was kept before stays whole.
         """
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = self._known()
@@ -168,7 +168,7 @@ class Writing:
         """See `CheckpointFolder.save`; waits for the one before.
 
         Raises:
-            OSError: the disk is full or refuses; or did, with the one before.
+            OSError, SafetensorError: the disk is full or refuses; or did, with the one before.
         """
         if not self.beside:
             self.checkpoints.save(payload, epoch, best)
@@ -180,7 +180,7 @@ class Writing:
         """Wait until all is kept, and let go of the thread.
 
         Raises:
-            OSError: the disk is full or refuses.
+            OSError, SafetensorError: the disk is full or refuses.
         """
         try:
             self._wait()

@@ -136,7 +136,8 @@ def outcome(folder: Path, storage: str) -> Outcome:
 def assert_unhurt(folder: Path, storage: str, whole: Outcome, n_kills: int) -> None:
     """What must hold of a study that was killed so often, beside one that was left alone."""
     found = outcome(folder, storage)
-    assert [t.state for t in found.trials] == [TrialState.COMPLETE] * N_TRIALS
+    ends = [t.state for t in found.trials]
+    assert ends == [TrialState.COMPLETE] * N_TRIALS, [t.user_attrs for t in found.trials]
     for mine, other in zip(found.trials, whole.trials, strict=True):
         assert (mine.params, mine.value, mine.intermediate_values) == (
             other.params, other.value, other.intermediate_values,

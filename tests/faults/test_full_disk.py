@@ -47,7 +47,8 @@ def assert_goes_on_once_there_is_room(disk: Path, beside: Path, whole: Outcome, 
         n_full += codes[-1] == 74
         if codes[-1] == 74:
             assert FULL.search(words), words
-        else:  # it was done before; another study goes on
+        else:  # it was done before, but for what MLflow is told; another study goes on
+            assert command(folder, storage) == 0, words
             assert_unhurt(folder, storage, whole, n_full)
             n_full, folder = 0, begin_on(disk, beside, len(codes))
             storage = f"sqlite:///{folder / 'hpo.db'}"
