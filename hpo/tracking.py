@@ -45,6 +45,7 @@ _GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 log = logging.getLogger(__name__)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it shows, trace and all, what it raises as well
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from hpo.errors import UserError
 from hpo.outbox import PARENT, open_outbox
 from hpo.tracking import Tracker
 from hpo.tracking_store import open_uri
+from tests.end_to_end.stores import filled
 
 OPEN = {
     "name": "#0",
@@ -128,6 +129,24 @@ def test_an_unreachable_server_is_a_problem_not_an_error(outbox):
 
     assert found.problem
     assert outbox.n_waiting() == 5
+
+
+def test_a_store_without_room_is_a_problem_told_in_a_line(outbox, template, small_disk, capfd):
+    store = small_disk / "mlflow.db"
+    store.write_bytes(template.read_bytes())
+    ballast = filled(small_disk)
+    found = Tracker(f"sqlite:///{store}", outbox, "s", "id")
+
+    found.deliver()
+
+    assert found.problem is not None
+    assert "disk is full" in found.problem
+    assert outbox.n_waiting() == 5
+    ballast.unlink()
+    while outbox.n_waiting():
+        found.deliver()
+        assert found.problem is None
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
