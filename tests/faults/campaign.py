@@ -113,11 +113,17 @@ def hurt(folder: Path, storage: str, point: str, who: str, moments: random.Rando
     at = POINTS[point]
     n = moments.randint(1, at.calls)
     code = command(folder, storage, f"{at.module} {at.function} {at.when} {n} {who}")
-    assert code in {0, KILLED}, (point, n, who, (folder / "log.txt").read_text()[-2000:])
+    assert code in {0, KILLED}, (point, n, who, said(folder)[-2000:])
     calls = folder / "calls"
     struck = calls.exists() and calls.stat().st_size >= n
     assert (code == KILLED) == struck or who == "one", (point, n, who)
     return struck, code == 0
+
+
+def said(folder: Path) -> str:
+    """What its commands have said so far."""
+    log = folder / "log.txt"
+    return log.read_text() if log.exists() else ""
 
 
 def n_trained(folder: Path) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.campaign import Outcome, begin, command, outcome
+from tests.faults.campaign import Outcome, begin, command, outcome, said
 
 
 @pytest.fixture(scope="session")
@@ -11,5 +11,5 @@ def whole(tmp_path_factory) -> Outcome:
     folder = tmp_path_factory.mktemp("whole") / "study"
     begin(folder)
     storage = f"sqlite:///{folder / 'hpo.db'}"
-    assert command(folder, storage) == 0, (folder / "log.txt").read_text()
+    assert command(folder, storage) == 0, said(folder)
     return outcome(folder, storage)

@@ -15,7 +15,7 @@ from hpo.confirmation import read
 from model.exported import load
 from tests.end_to_end.stores import ROOT, environment, run, runs
 from tests.end_to_end.test_confirm import FACES_STUDY
-from tests.faults.campaign import INJECT, KILLED
+from tests.faults.campaign import INJECT, KILLED, said
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def killed_until_it_ends(folder, module, *args) -> int:
                 command, cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True
             )
         try:
-            assert process.wait(0.5 * 1.6**kills) == 0, (folder / "log.txt").read_text()
+            assert process.wait(0.5 * 1.6**kills) == 0, said(folder)
             return kills
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)

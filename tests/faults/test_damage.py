@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tests.faults.campaign import KILLED, Outcome, assert_unhurt, begin, command
+from tests.faults.campaign import KILLED, Outcome, assert_unhurt, begin, command, said
 
 pytestmark = pytest.mark.slow
 SEED = 20_261_128
@@ -42,27 +42,21 @@ def assert_ends_alike(tmp_path: Path, whole: Outcome, damages: list[str]) -> Non
         begin(folder)
         storage, code, n_kills, damaged = f"sqlite:///{folder / 'hpo.db'}", KILLED, 0, ""
         while code == KILLED and (waiting or damaged):
-            before = n_said(folder)
+            before = len(said(folder))
             code = command(folder, storage, moments.choice(KILLS))
             n_kills += 1
-            said = (folder / "log.txt").read_text()[before:]
-            assert code in {0, KILLED}, said
-            assert "Traceback" not in said
-            assert not damaged or any(words in said for words in TOLD), f"seed {SEED}: {damaged}: {said}"
+            words = said(folder)[before:]
+            assert code in {0, KILLED}, words
+            assert "Traceback" not in words
+            assert not damaged or any(told in words for told in TOLD), f"seed {SEED}: {damaged}: {words}"
             damaged = ""
             if code == KILLED and waiting and (left := checkpoint_files(folder, storage)):
                 how = waiting.pop()
                 file = moments.choice(left[:2] if how == "flipped" else left)  # some bits of a manifest mean nothing
                 file.write_bytes(DAMAGES[how](file.read_bytes(), moments))
                 damaged = f"{file} is {how}"
-        assert command(folder, storage) == 0, (folder / "log.txt").read_text()
+        assert command(folder, storage) == 0, said(folder)
         assert_unhurt(folder, storage, whole, 3 * n_kills)  # one of a kill, two where the trial starts again
-
-
-def n_said(folder: Path) -> int:
-    """Characters that were said so far."""
-    log = folder / "log.txt"
-    return len(log.read_text()) if log.exists() else 0
 
 
 def checkpoint_files(folder: Path, storage: str) -> list[Path]:

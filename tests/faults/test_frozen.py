@@ -15,6 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.end_to_end.stores import environment
+from tests.faults.campaign import said
 from tests.hpo.toy import wait_for_epochs, witnessed, write_toy
 
 APART = ["unshare", "--uts", "--mount", "sh", "-c", 'hostname "$0" && mount -t tmpfs none "$1" && shift && exec "$@"']
@@ -62,12 +63,12 @@ def test_a_machine_that_stood_still_writes_nothing_over_its_trials_new_owner(tmp
         with machine(other, url, still) as second:
             deadline = time.monotonic() + 240
             while not (other / "witness.txt").exists() or (taken, "79") not in witnessed(other):
-                assert time.monotonic() < deadline, (other / "log.txt").read_text()
+                assert time.monotonic() < deadline, said(other)
                 time.sleep(0.1)
             os.killpg(first.pid, signal.SIGCONT)
 
             for each, folder in ((first, still), (second, other)):
-                assert each.wait(timeout=120) == 0, (folder / "log.txt").read_text()
+                assert each.wait(timeout=120) == 0, said(folder)
 
     found = optuna.load_study(study_name="toy", storage=url).trials
     assert [t.state for t in found] == [TrialState.COMPLETE] * 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.stores import filled
-from tests.faults.campaign import Outcome, assert_unhurt, begin, command, n_trained, started
+from tests.faults.campaign import Outcome, assert_unhurt, begin, command, n_trained, said, started
 
 pytestmark = pytest.mark.slow
 SEED = 20_261_128
@@ -34,14 +34,14 @@ def assert_goes_on_once_there_is_room(disk: Path, beside: Path, whole: Outcome, 
     folder = begin_on(disk, beside, 0)
     storage = f"sqlite:///{folder / 'hpo.db'}"
     while codes.count(74) < n:
-        process, before, said = started(folder, storage), n_trained(folder), len((folder / "log.txt").read_text())
+        process, before, n_said = started(folder, storage), n_trained(folder), len(said(folder))
         while n_trained(folder) == before and process.poll() is None:
             time.sleep(0.02)
         time.sleep(moments.uniform(0, 1.5))
         ballast = filled(disk)
         codes.append(process.wait(timeout=120))
         ballast.unlink()
-        words = (folder / "log.txt").read_text()[said:]
+        words = said(folder)[n_said:]
         assert codes[-1] in {0, 74}, f"moment {len(codes)} of seed {SEED}: {words}"
         assert "Traceback" not in words
         n_full += codes[-1] == 74
@@ -53,7 +53,7 @@ def assert_goes_on_once_there_is_room(disk: Path, beside: Path, whole: Outcome, 
             n_full, folder = 0, begin_on(disk, beside, len(codes))
             storage = f"sqlite:///{folder / 'hpo.db'}"
 
-    assert command(folder, storage) == 0, (folder / "log.txt").read_text()
+    assert command(folder, storage) == 0, said(folder)
     assert_unhurt(folder, storage, whole, n_full)
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.faults.campaign import assert_unhurt, begin, command, hurt, n_trained, started
+from tests.faults.campaign import assert_unhurt, begin, command, hurt, n_trained, said, started
 from tests.faults.points import POINTS
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ def test_a_study_killed_at_each_of_the_eight_points_is_the_one_left_alone(tmp_pa
     storage = f"sqlite:///{folder / 'hpo.db'}"
 
     hits = {point: hurt(folder, storage, point, "all", moments)[0] for point in POINTS}
-    assert command(folder, storage) == 0, (folder / "log.txt").read_text()
+    assert command(folder, storage) == 0, said(folder)
 
     assert all(hits.values()), hits
     assert_unhurt(folder, storage, whole, len(POINTS))
@@ -48,7 +48,7 @@ def assert_ends_in_order(tmp_path, whole, n: int, within: float) -> None:
             begin(folder)
             storage = f"sqlite:///{folder / 'hpo.db'}"
 
-    assert command(folder, storage) == 0, (folder / "log.txt").read_text()
+    assert command(folder, storage) == 0, said(folder)
     assert set(codes) <= {0, 143}, codes
     assert 143 in codes
     assert_unhurt(folder, storage, whole, 0)
