@@ -94,12 +94,17 @@ def register(contender: Contender, uri: str, *, force: bool = False) -> str:
             return f"the champion of {name} is {contender.trial} already, version {present.version}"
         if present is not None and not force and (reason := why_it_stays(present.tags, contender)):
             return f"the champion of {name} stays {present.tags.get('hpo.trial')}: {reason}; --force replaces it"
-        version = next((v for v in client.versions(name) if _is(v, contender)), None)
+        versions = client.versions(name)
+        version = next((v for v in versions if _is(v, contender)), None)
         if version is None:
-            with tempfile.TemporaryDirectory() as folder:
-                made = Path(folder) / "model"
-                client.save_model(made, _code(), {NETWORK: contender.file}, *_shape(contender.description))
-                version = client.create_version(name, contender.run_id, made, contender.tags())
+            # A network that was registered before lies where others load it from: it is not written again.
+            source = next((v.source for v in versions if _is_network_of(v, contender)), None)
+            if source is None:
+                with tempfile.TemporaryDirectory() as folder:
+                    made = Path(folder) / "model"
+                    client.save_model(made, _code(), {NETWORK: contender.file}, *_shape(contender.description))
+                    source = client.upload(contender.run_id, made)
+            version = client.create_version(name, source, contender.run_id, contender.tags())
         if present is not None and present.run_id != version.run_id:  # else it is the same network, confirmed again
             client.set_alias(name, PREVIOUS, present.version)
         client.set_alias(name, CHAMPION, version.version)
@@ -139,9 +144,16 @@ def champion_file(study: str, tracking_uri: str | None = None) -> Path:
 
 
 def _is(version: "ModelVersion", contender: Contender) -> bool:
-    keys = ("hpo.trial", "hpo.state", "hpo.value", "hpo.data_digest")
+    return _is_network_of(version, contender) and _equal(version, contender, "hpo.state", "hpo.value")
+
+
+def _is_network_of(version: "ModelVersion", contender: Contender) -> bool:
+    return version.run_id == contender.run_id and _equal(version, contender, "hpo.trial", "hpo.data_digest")
+
+
+def _equal(version: "ModelVersion", contender: Contender, *keys: str) -> bool:
     tags = contender.tags()
-    return version.run_id == contender.run_id and all(version.tags.get(key) == tags[key] for key in keys)
+    return all(version.tags.get(key) == tags[key] for key in keys)
 
 
 def why_it_stays(present: Mapping[str, str], contender: Contender) -> str | None:

@@ -19,14 +19,14 @@ from hpo.errors import HpoError
 from hpo.leases import Leases, dead_owners, remove_unlocked
 from hpo.loading import load_spec
 from hpo.names import OUTBOX
-from hpo.notebook import find_stored, leases_of, live_in, own_folder, state_of, study_id_of
+from hpo.notebook import leases_of, live_in, own_folder, state_of, study_id_of
 from hpo.options import bytes_in_words, tracking_uri
 from hpo.outbox import PARENT, Outbox, open_outbox
 from hpo.preflight import SPARE_BYTES
 from hpo.prepared import prepared_here
 from hpo.resume import abandoned, changes, description_of, rest_words
 from hpo.spec import StudySpec, Trainer
-from hpo.storage import Store, existing_store
+from hpo.storage import Store, existing_store, load_study
 from hpo.tracked import RUN_STATUS, parent_status, ranking, rest_run
 from hpo.urls import is_sqlite, sqlite_path
 
@@ -113,7 +113,7 @@ def _versions() -> Finding:
 
 
 def _opened(spec: StudySpec, store: Store, workdir: Path) -> _Study:
-    stored = find_stored(store, spec.name)
+    stored = load_study(store, spec.name)
     study_id, trials = study_id_of(stored), stored.get_trials(deepcopy=False)
     leases = leases_of(store, workdir)
     is_here = (Path(OUTBOX) / f"{study_id}.db").is_file()

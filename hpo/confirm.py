@@ -9,12 +9,14 @@ intervals that are too narrow. They are of the mean over seeds, on this data set
 
 import argparse
 import logging
+import math
+import numbers
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpo.errors import HpoError, UserError
 from hpo.loading import load_spec
@@ -42,10 +44,10 @@ if TYPE_CHECKING:
 
 TOP, SEEDS, MOST = 5, 5, 100
 TESTS = "hpo.tests"
-"""The attribute of the study that confirms which keeps every look at the test split."""
+"""The study's attribute that keeps every look at its test split, and the study that confirmed whose networks looked."""
 
 CLAIMS = "hpo.claims"
-"""The attribute of that study which keeps who was said to have won, in order, and whether with a test score."""
+"""The one that keeps who was said to have won, in order, by which confirming study, and whether with a test score."""
 
 log = logging.getLogger("hpo")
 
@@ -143,7 +145,8 @@ def confirm(spec: StudySpec, options: Namespace, top: int, n_seeds: int) -> int:
                 f"study {beside!r} {is_a}; let go of it with `python -m hpo.studies --delete {beside}`, or give "
                 f"study {spec.name!r} another name"
             )
-        n_claimed = max((len(of_seeds) for of_seeds, _ in sibling_study.user_attrs.get(CLAIMS, [])), default=0)
+        claims = _by(sibling_study, study.user_attrs.get(CLAIMS, []))
+        n_claimed = max((len(claim["trials"]) for claim in claims), default=0)
     say = sys.stdout.write
     if n_claimed > n_seeds:
         n_seeds = n_claimed
@@ -204,7 +207,19 @@ def _cost(spec: StudySpec, plan: "Plan", trials: "Sequence[FrozenTrial]", n: int
 
 
 def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]", top: int) -> int:
-    """Look at the test split, keep what was found, say it, and let the winner be champion; gives the exit code."""
+    """Look at the test split, keep what was found, say it, and let the winner be champion; gives the exit code.
+
+    One command at a time: a second one finds what the first has looked at.
+    """
+    from hpo.sqlite import file_lock
+
+    folder = Path(options.workdir) / sibling_name(spec.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder / ".conclusion.lock"):
+        return _concluded(spec, options, found, top, folder)
+
+
+def _concluded(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]", top: int, folder: Path) -> int:
     from dataclasses import replace
 
     from rich.console import Console
@@ -220,15 +235,16 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]",
 
     store = existing_store(options.storage)
     of, beside = load_study(store, spec.name), load_study(store, sibling_name(spec.name))
-    folder = Path(options.workdir) / beside.study_name
     said = confirmation.confirmed(found, study=spec.name, metric=spec.metric, direction=spec.direction)
     said = replace(said, study_id=study_id_of(of), top=top)
-    confirmation.write(said, folder)  # whatever the trainer does now
+    said = replace(said, test=_known_test(said, of, beside))
+    file = confirmation.write(said, folder)  # whatever the trainer does now
     trainer = prepared_for(spec, of, device=options.device, data=options.data)
     with_weights(options, beside, said.best.trials)
-    said = replace(said, test=test_of(said, beside, trainer, folder))
-    file = confirmation.write(said, folder)
-    step = _how_many(beside, said)
+    if said.test is None:
+        said = replace(said, test=_test(said, of, beside, trainer, folder))
+        file = confirmation.write(said, folder)
+    step = _how_many(of, beside, said)
     outboxes = [open_outbox(Path(OUTBOX), study.user_attrs["hpo.study_id"]) for study in (of, beside)]
     for outbox in outboxes:
         log_confirmation(outbox, said, file, step=step)
@@ -248,13 +264,21 @@ def _conclude(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]",
     return 0
 
 
-def _how_many(beside: "Study", said: "Confirmation") -> int:
-    """How many claims there were before this one; the study that confirms keeps them all."""
-    claims, claim = beside.user_attrs.get(CLAIMS, []), [list(said.best.trials), said.test is not None]
+def _how_many(of: "Study", beside: "Study", said: "Confirmation") -> int:
+    """How many claims there were before this one; the study keeps them all, also where what confirmed it is deleted."""
+    from hpo.notebook import study_id_of
+
+    claims = of.user_attrs.get(CLAIMS, [])
+    claim = {"by": study_id_of(beside), "trials": list(said.best.trials), "tested": said.test is not None}
     if claims[-1:] == [claim]:
         return len(claims) - 1
-    beside.set_user_attr(CLAIMS, [*claims, claim])
+    of.set_user_attr(CLAIMS, [*claims, claim])
     return len(claims)
+
+
+def _by(beside: "Study", kept: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of the claims or looks that a study keeps, those by the study that confirms it now."""
+    return [one for one in kept if one["by"] == beside.user_attrs.get("hpo.study_id")]
 
 
 def _champion(spec: StudySpec, options: Namespace, trainer: Trainer) -> Iterator[str]:
@@ -274,30 +298,37 @@ def _champion(spec: StudySpec, options: Namespace, trainer: Trainer) -> Iterator
         yield f"{error}; the same command makes the champion"
 
 
-def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Path) -> "Test | None":
-    """The winner's networks on the test split: looked at once, and kept with the study that confirms.
+def _known_test(said: "Confirmation", of: "Study", beside: "Study") -> "Test | None":
+    """What the winner's networks had on the test split, where they have looked at it already."""
+    from dataclasses import replace
+
+    from hpo.confirmation import test_from
+
+    looks = of.user_attrs.get(TESTS, [])
+    known = next((look for look in _by(beside, looks) if look["trials"] == list(said.best.trials)), None)
+    return None if known is None else replace(test_from(known["test"]), scorings=len(looks))
+
+
+def _test(said: "Confirmation", of: "Study", beside: "Study", trainer: Trainer, folder: Path) -> "Test | None":
+    """The winner's networks on the test split: looked at once, and kept with the study.
 
     Args:
         said: what was confirmed.
-        beside: the study that confirms.
+        of: the study.
+        beside: the one that confirms it.
         trainer: scores them.
-        folder: of that study's trials.
+        folder: of that one's trials.
 
     Returns:
         None where the data have no such split, or the weights are not here, which is said.
 
     Raises:
+        UserError: what the trainer gives is no score.
         HpoError: they can't be scored now.
     """
-    from dataclasses import replace
+    from hpo.confirmation import Test, as_json, estimate, share_interval
+    from hpo.notebook import study_id_of
 
-    from hpo.confirmation import Test, as_json, estimate, share_interval, test_from
-    from hpo.resume import description_of
-
-    looks = beside.user_attrs.get(TESTS, [])
-    known = next((look for look in looks if look["trials"] == list(said.best.trials)), None)
-    if known is not None:
-        return replace(test_from(known["test"]), scorings=len(looks))
     metric = said.metric.removeprefix("val_")
     try:
         scores = [trainer.evaluate(folder / str(number), "test") for number in said.best.trials]
@@ -320,11 +351,17 @@ def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Pat
     if missing := [score for score in scores if metric not in score]:
         sys.stdout.write(f"evaluate gives no {metric!r}, only {', '.join(missing[0])}: there is no test score\n")
         return None
+    for score in scores:
+        if not isinstance(score[metric], numbers.Real) or not math.isfinite(score[metric]):
+            raise UserError(
+                f"evaluate of study {said.study!r} must give {metric!r} as a number, got {score[metric]!r:.80}"
+            )
     values = tuple(float(score[metric]) for score in scores)
     champion = values[said.best.trials.index(said.champion)]
-    counts = dict(description_of(trainer).get("dataset", {})).get("counts", {}).get("test")
-    n_images = sum(counts) if counts else None
-    low, high = share_interval(champion, n_images) if n_images and metric == "accuracy" else (None, None)
+    n_images = _n_images(trainer)
+    is_share = metric == "accuracy" and 0.0 <= champion <= 1.0
+    low, high = share_interval(champion, n_images) if n_images and is_share else (None, None)
+    looks = of.user_attrs.get(TESTS, [])
     test = Test(
         metric=metric,
         values=values,
@@ -335,8 +372,22 @@ def test_of(said: "Confirmation", beside: "Study", trainer: Trainer, folder: Pat
         n_images=n_images,
         scorings=len(looks) + 1,
     )
-    beside.set_user_attr(TESTS, [*looks, {"trials": list(said.best.trials), "test": as_json(test)}])
+    look = {"by": study_id_of(beside), "trials": list(said.best.trials), "test": as_json(test)}
+    of.set_user_attr(TESTS, [*looks, look])
     return test
+
+
+def _n_images(trainer: Trainer) -> int | None:
+    """How many images the test split has, where the trainer says so: {"dataset": {"counts": {"test": [by class]}}}."""
+    from hpo.resume import description_of
+
+    dataset = description_of(trainer).get("dataset")
+    counts = dataset.get("counts") if isinstance(dataset, Mapping) else None
+    of_test = counts.get("test") if isinstance(counts, Mapping) else None
+    try:
+        return sum(of_test) or None if isinstance(of_test, list | tuple) else None
+    except TypeError:
+        return None
 
 
 if __name__ == "__main__":

@@ -215,9 +215,8 @@ def confirmed(retrained: Sequence[Retrained], *, study: str, metric: str, direct
     if baseline is not None and baseline is not best:
         pairs = [a - b for a, b in zip(best.values, baseline.values, strict=True)]
         difference = chosen_among(pairs, len(found) - 1, sign)
-    of_all = [(one.optimism, one.is_baseline) for one in found if one.optimism is not None]
     # The baseline is there whatever the search saw of it.
-    seen = [optimism for optimism, is_baseline in of_all if not is_baseline] or [optimism for optimism, _ in of_all]
+    seen = [one.optimism for one in found if one.optimism is not None and not one.is_baseline]
     champion = max(zip(best.values, best.trials, strict=True), key=lambda pair: (sign * pair[0], -pair[1]))[1]
     return Confirmation(
         study=study,
@@ -261,6 +260,8 @@ def read(folder: Path, study_id: str) -> Confirmation | None:
 
 
 def _read(found: Mapping[str, Any]) -> Confirmation:
+    if not found["configurations"]:
+        raise ValueError("no configuration is in it")
     configurations = tuple(
         Configuration(**{
             **one,

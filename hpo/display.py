@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.live import Live
@@ -62,8 +62,11 @@ class Display:
         self.n_trials = n_trials
         self.take_stock(trials)
         done, budget, _ = self._spent()
+        under_way = sum(t.state == TrialState.RUNNING for t in trials)
         if done and (budget is None or done < budget):
             self.say(f"study {self.spec.name} goes on: {self.spent()}")
+        elif done and under_way:
+            self.say(f"study {self.spec.name} goes on: {self.spent()}, {under_way} under way")
         if self.console.is_terminal and self._live is None:
             self._live = Live(self._drawn(), console=self.console, refresh_per_second=4, transient=True)
             self._live.start()

@@ -4,7 +4,6 @@ With `study = load_study("fer")` (`from hpo import load_study`): `study.trials` 
 `study.best` says which was best, and `study.best_weights()` gives its weights.
 """
 
-import difflib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from hpo.urls import is_sqlite, sqlite_path
 
 STUDY_ID = "hpo.study_id"
 FACTS = "hpo.facts"
-"""The study's attribute by which `hpo.search` says why it is at its end, and under which budget."""
+"""The study's attribute that keeps its declaration: space, seed, metric, what its trainer says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ def load_study(study: str, storage: str = DEFAULT_URL, workdir: str | Path = "tr
     """
     name = study_name(study)
     store = existing_store(storage)
-    found = find_stored(store, name)
+    found = stored(store, name)
     trials = found.get_trials(deepcopy=False)
     spec = yardstick(found)
     folder = own_folder(found, Path(workdir))
@@ -139,20 +138,6 @@ def load_study(study: str, storage: str = DEFAULT_URL, workdir: str | Path = "tr
     best = _best(trials, spec, folder)
     store.engine.dispose()
     return LoadedStudy(name, spec.direction, spec.metric, table, best)
-
-
-def find_stored(store: Store, name: str) -> optuna.Study:
-    """The study of this name in a store.
-
-    Raises:
-        UserError: there is none; the message has those of close names.
-    """
-    names = study_names(store)
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names) or 'none'}"
-        raise UserError(f"no study {name!r} in {store}; {hint}")
-    return stored(store, name)
 
 
 def yardstick(study: optuna.Study) -> StudySpec:
@@ -273,7 +258,7 @@ def entries(store: Store, workdir: Path) -> Iterator[Entry]:
     """Every study of a store, by name."""
     leases = leases_of(store, workdir)
     for name in study_names(store):
-        study = find_stored(store, name)
+        study = stored(store, name)
         trials, folder = study.get_trials(deepcopy=False), own_folder(study, workdir)
         ranked = ranking(yardstick(study), trials)[:1] if len(study.directions) == 1 else []
         yield Entry(

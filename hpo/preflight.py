@@ -101,7 +101,7 @@ def forecast(
         )
     n, words = min(bounds)
     seconds = (n * epoch_seconds[0], n * epoch_seconds[1])
-    return f"{words}: up to {spread(*seconds)}", seconds[0]
+    return f"{words}: at most {spread(*seconds)}", seconds[0]
 
 
 def _needs(trainer: Trainer, candidates: Sequence[Params]) -> dict[str, tuple[float, float]]:

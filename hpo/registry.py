@@ -37,15 +37,18 @@ class Registry:
         """Let an alias mean a version."""
         self.client.set_registered_model_alias(name, alias, version)
 
-    def create_version(self, name: str, run_id: str, folder: Path, tags: Mapping[str, str]) -> ModelVersion:
-        """Hand a saved model over to a run, and register it."""
+    def upload(self, run_id: str, folder: Path) -> str:
+        """Hand a saved model over to a run; gives where it lies."""
         self.client.log_artifacts(run_id, str(folder), "model")
+        return f"{self.client.get_run(run_id).info.artifact_uri}/model"
+
+    def create_version(self, name: str, source: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
+        """Register what was uploaded."""
         try:
             self.client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        source = f"{self.client.get_run(run_id).info.artifact_uri}/model"
         return self.client.create_model_version(name, source, run_id, dict(tags))
 
     def save_model(self, folder: Path, code: Path, files: Mapping[str, Path], size: int | None, k: int | None) -> None:

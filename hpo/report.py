@@ -134,7 +134,7 @@ def _hand_over(facts: "Facts", outbox: "Outbox | None", output: Path) -> str:
     known = os.environ.get("MLFLOW_TRACKING_URI") or outbox.known_runs().get(PARENT)
     uri = facts.options.tracking_uri or known or DEFAULT_URI
     put_artifact(outbox, PARENT, output)
-    if facts.is_over:  # else the description is the running command's
+    if facts.is_done or facts.confirmation is not None:  # else the description is the running command's
         state = "done" if facts.confirmation is None else "confirmed"
         describe_study(outbox, facts.spec, facts.trials, Path(facts.options.workdir) / name, state)
     problem = deliver_all(uri, Path(OUTBOX), outbox, name, facts.attrs["hpo.study_id"])

@@ -72,7 +72,8 @@ def confirmed(found: Confirmation) -> list[str]:
     metric, best, sign = found.metric, found.best, 1.0 if found.direction == "maximize" else -1.0
     seeds = f"{found.n_seeds} fresh seed{'s'[: found.n_seeds != 1]}"
     k = len(found.configurations)
-    choice = f", which allows for its choice among {k}" if k > 1 and found.n_seeds > 1 else ""
+    end = "lower" if sign > 0 else "upper"
+    choice = f", whose {end} end allows for its choice among {k}" if k > 1 and found.n_seeds > 1 else ""
     first = (
         f"The configuration of trial {best.trial} is best, with {params_words(best.params)}: {metric} "
         f"{value_words(metric, best.estimate.mean)} on {seeds} ({_interval(metric, found.winner)}{choice})."
@@ -91,8 +92,8 @@ def confirmed(found: Confirmation) -> list[str]:
         words.append(f"It is {gain} than the baseline{between}.")
     words.append("There is no score on a test split." if found.test is None else _test_words(found.test))
     if found.optimism is not None:
-        n = sum(one.optimism is not None and not one.is_baseline for one in found.configurations) or 1
-        these = f"these {n} configurations" if n > 1 else "this configuration"
+        seen = [one.trial for one in found.configurations if one.optimism is not None and not one.is_baseline]
+        these = f"the {len(seen)} configurations it chose" if len(seen) > 1 else f"the configuration of trial {seen[0]}"
         gap = difference_words(metric, abs(found.optimism)).lstrip("+")
         words.append(
             f"The search had seen {these} {gap} better than fresh seeds do: the price of choosing the best of many."

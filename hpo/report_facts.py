@@ -18,7 +18,7 @@ from hpo import confirmation
 from hpo.commit import git_commit
 from hpo.confirmation import Confirmation
 from hpo.names import OVER, sibling_name
-from hpo.notebook import own_folder
+from hpo.notebook import own_folder, state_of
 from hpo.options import command
 from hpo.outbox import PARENT, Outbox
 from hpo.plan import affordable, budget_of, kept_budget
@@ -47,6 +47,7 @@ class Facts:
         dataset: as MLflow has it; empty likewise.
         options: of the command line.
         folder: of the study's trials; None where it is not here.
+        is_done: whether the search is at its end, under the budget that it has by now.
     """
 
     spec: StudySpec
@@ -59,11 +60,7 @@ class Facts:
     dataset: Mapping[str, Any]
     options: Namespace
     folder: Path | None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the study was at its end."""
-        return self.confirmation is not None or OVER in self.attrs
+    is_done: bool
 
 
 def gather(spec: StudySpec, study: Study, outbox: Outbox | None, options: Namespace) -> Facts:
@@ -84,6 +81,7 @@ def gather(spec: StudySpec, study: Study, outbox: Outbox | None, options: Namesp
         dataset=opened.get("dataset") or {},
         options=options,
         folder=own_folder(study, Path(options.workdir)),
+        is_done=state_of(study, trials, at_work=False) == "done",
     )
 
 

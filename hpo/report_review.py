@@ -68,7 +68,7 @@ def review(study: str, trial: Path, prepare: Callable[[], Trainer]) -> Review:
         return Review([_section(raw, folder) for raw in json.loads(kept.read_bytes())])
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         log.warning("%s can't be read, the trainer is asked anew: %s", kept, error)
     if not any((trial / "weights").glob("*")):
         return Review([], f"The trainer's own review is left out: {trial} holds no weights.")

@@ -47,12 +47,14 @@ def difference_words(metric: str, value: float | None) -> str:
     return f"{100 * value:+.2f} points" if is_share(metric) and math.isfinite(value) else f"{value:+.4g}"
 
 
-def interval_words(metric: str, found: Estimate, *, difference: bool = False) -> str:
+def interval_words(metric: str, found: Estimate) -> str:
     """Where the true mean lies: `60.80 % to 61.90 %`."""
     if not (math.isfinite(found.low) and math.isfinite(found.high)):
         return "no interval: too few values that differ"
-    words = difference_words if difference else value_words
-    return f"{words(metric, found.low)} to {words(metric, found.high)}"
+    low, high = found.low, found.high
+    if is_share(metric) and 0.0 <= found.mean <= 1.0:  # the true one can't lie beyond
+        low, high = max(low, 0.0), min(high, 1.0)
+    return f"{value_words(metric, low)} to {value_words(metric, high)}"
 
 
 def cell(value: Any) -> str:

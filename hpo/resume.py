@@ -123,7 +123,9 @@ def changes(spec: StudySpec, study: optuna.Study, description: Mapping[str, Any]
 
 def searched_otherwise(spec: StudySpec, study: optuna.Study) -> list[str]:
     """Of `changes` those of the search: its space, and its seed."""
-    before = study.user_attrs["hpo.facts"]
+    before = study.user_attrs.get("hpo.facts")
+    if before is None:  # its first command was killed as it began
+        return []
     now = space.distributions(spec.suggest)
     changed = [f"the search space: {words}" for words in space.changes(before["space"], now)]
     return changed if before["seed"] == spec.seed else [*changed, f"seed {before['seed']}, now {spec.seed}"]

@@ -5,7 +5,9 @@ Plain Optuna on SQLite runs queued trials twice: it relies on `SELECT … FOR UP
 and whatever asks, claims or counts does so under one file lock.
 """
 
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,7 +56,10 @@ def make_once(path: Path, make: Callable[[Path], None]) -> None:
     with file_lock(path.with_name(f"{path.name}.lock")):
         if path.exists():
             return
-        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        making = f".{path.name}.making-"
+        for left in path.parent.glob(f"{glob.escape(making)}*"):  # by one that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=making))
         try:
             make(folder / path.name)
             descriptor = os.open(folder / path.name, os.O_RDONLY)
@@ -62,9 +67,7 @@ def make_once(path: Path, make: Callable[[Path], None]) -> None:
             os.close(descriptor)
             (folder / path.name).replace(path)
         finally:
-            for file in folder.iterdir():
-                file.unlink()
-            folder.rmdir()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

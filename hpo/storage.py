@@ -1,5 +1,6 @@
 """Opens the Optuna store, in SQLite or PostgreSQL, so that it is safe under many processes, and outlasts outages."""
 
+import difflib
 import logging
 import sqlite3
 import threading
@@ -241,12 +242,16 @@ def load_study(store: Store, name: str, **settings: Any) -> optuna.Study:
     """The study of this name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none; the message has those of close names.
     """
     try:
         return optuna.load_study(study_name=name, storage=store.storage, **settings)
     except KeyError:
-        known = ", ".join(study_names(store)) or "none"
-        raise UserError(f"no study {name!r} in {store}; there are: {known}") from None
+        known = study_names(store)
+        if not known:
+            raise UserError(f"no study {name!r} in {store}; it holds none yet, python -m hpo.run starts one") from None
+        if near := difflib.get_close_matches(name, known, n=3):
+            raise UserError(f"no study {name!r} in {store}; did you mean {' or '.join(near)}?") from None
+        raise UserError(f"no study {name!r} in {store}; there are: {', '.join(known)}") from None
     except OperationalError as error:
         raise UserError(f"{store}: {first_line(error)}") from None

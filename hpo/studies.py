@@ -111,12 +111,12 @@ def delete(options: Namespace) -> int:
         UserError: no such study, a worker is at it, or nobody said yes.
         HpoError: MLflow is not reached.
     """
-    from hpo.notebook import STUDY_ID, find_stored, leases_of, own_folder
+    from hpo.notebook import STUDY_ID, leases_of, own_folder
     from hpo.storage import existing_store, load_study, study_names
 
     workdir = Path(options.workdir)
     store = existing_store(options.storage)
-    study = find_stored(store, study_name(options.delete))
+    study = load_study(store, study_name(options.delete))
     name, study_id = study.study_name, study.user_attrs.get(STUDY_ID)
     leases = leases_of(store, workdir)
     _refuse_at_work(leases, study, patient=True)
@@ -126,6 +126,7 @@ def delete(options: Namespace) -> int:
         sys.stdout.write("nothing was deleted\n")
         return 0
     with _alone(study):
+        _refuse_at_work(leases_of(store, workdir), study)  # one may have begun while the question stood
         if study_id is not None:
             _delete_runs(_tracked_at(options, study_id), name, study_id)
             _delete_files(workdir, folder, study_id)
@@ -258,9 +259,9 @@ def _declared(store: "Store", given: str) -> "tuple[StudySpec, Study]":
         UserError: it is not in the store, or its declaration is not found.
     """
     from hpo.loading import known_studies, load_spec
-    from hpo.notebook import find_stored
+    from hpo.storage import load_study
 
-    study = find_stored(store, study_name(given))
+    study = load_study(store, study_name(given))
     if not given.endswith(".py") and given not in known_studies():
         raise UserError(f"study {given!r} is in the store, but studies/ does not declare it: give its .py file's path")
     return load_spec(given), study
@@ -320,11 +321,14 @@ def _when(spec: "StudySpec", study: "Study", trials: Sequence["FrozenTrial"], op
 def prune_files(options: Namespace) -> int:
     """Let go of what a study no longer needs on disk: checkpoints of ended trials, weights not of the best ones.
 
-    Of the study that confirms it the winner's weights stay; before there is a winner, all.
+    Of the study that confirms it the winner's weights stay; all, before there is a winner, and where more than it was
+    chosen among is trained.
 
     Raises:
         UserError: no such study.
     """
+    from optuna.trial import TrialState
+
     from hpo.confirmation import read
     from hpo.notebook import STUDY_ID, own_folder
     from hpo.storage import existing_store, load_study, study_names
@@ -343,7 +347,11 @@ def prune_files(options: Namespace) -> int:
             confirming = load_study(store, beside)
             its_folder = own_folder(confirming, workdir)
             said = None if its_folder is None else read(its_folder, str(study.user_attrs.get(STUDY_ID)))
-            if its_folder is not None and said is not None:
+            retrained = {number for one in said.configurations for number in one.trials} if said is not None else set()
+            # Where there are others, a larger confirmation is under way: any of them may win.
+            lost = {TrialState.FAIL, TrialState.PRUNED}
+            is_over = all(t.number in retrained or t.state in lost for t in confirming.get_trials(deepcopy=False))
+            if its_folder is not None and said is not None and is_over:
                 _prune(confirming, its_folder, set(said.best.trials), reuses=False)
     return 0
 

@@ -7,6 +7,7 @@ Legend: N faces, S pixels a side, K = 7 classes.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,15 +107,23 @@ def load(path: Path) -> Classifier:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
+            header = dict(json.loads((file.metadata() or {})[_HEADER]))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
         if header.pop("format") != _FORMAT:
             raise ValueError("made by another version")
-        preparation = Preparation(**{**header, "class_names": tuple(header["class_names"])})
+        preparation = Preparation(**{**header, "class_names": tuple(map(str, header["class_names"]))})
+        if (
+            len(preparation.class_names) != N_CLASSES
+            or not 0 < preparation.std < math.inf
+            or not math.isfinite(preparation.mean)
+        ):
+            raise ValueError("its preparation of faces is damaged")
+        if any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in weights.values()):
+            raise ValueError("its weights are no float32")
         with torch.device("meta"):
             network = EmotionCNN(0.0, preparation.pool_stride, preparation.image_size)
         network.load_state_dict(weights, assign=True)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: no exported network ({words:.120})") from None
+        raise ValueError(f"{path}: no exported network, as hpo.export --file writes one ({words:.120})") from None
     return Classifier(network, preparation)

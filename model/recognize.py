@@ -144,13 +144,8 @@ def _consume(results: "Iterator[Result]", outputs: "Outputs | None", window: "Wi
     """Print, write and show what comes, source by source; gives the exit code."""
     code = 0
     for source, group in groupby(results, key=lambda result: result.source):
-        try:
-            faults, goes_on = _consume_one(source, group, outputs, window, as_json=as_json)
-        except DataError as error:  # its copy can't be written; the next one's perhaps can
-            faults, goes_on = [str(error)], True
-        if faults:
-            sys.stderr.write("".join(f"{line}\n" for line in faults))
-            code = 2
+        is_good, goes_on = _consume_one(source, group, outputs, window, as_json=as_json)
+        code = code if is_good else 2
         if not goes_on:
             break
     return code
@@ -158,24 +153,38 @@ def _consume(results: "Iterator[Result]", outputs: "Outputs | None", window: "Wi
 
 def _consume_one(
     source: "Source", results: "Iterator[Result]", outputs: "Outputs | None", window: "Window | None", *, as_json: bool
-) -> tuple[list[str], bool]:
-    """Do it for one source: what is wrong with it, and whether the user goes on."""
+) -> tuple[bool, bool]:
+    """Do it for one source: whether all of it went well, and whether the user goes on."""
     from model.frames import Fault
 
-    tally, faults, goes_on = _Tally(source), [], True
-    with _copies(source, outputs, says=not as_json) as keep:
+    tally, is_good = _Tally(source), True
+
+    def tell(line: str) -> None:
+        nonlocal is_good
+        is_good = False
+        sys.stderr.write(f"{line}\n")
+
+    def each(keep: "Callable[[Recognised], None]") -> bool:
         for result in results:
             if isinstance(result, Fault):
-                faults.append(result.line)
+                tell(result.line)
                 continue
             _say(result, as_json=as_json)
             tally.add(result)
             keep(result)
-            if window and not (goes_on := window.show(result)):
-                break
+            if window and not window.show(result):
+                return False
+        return True
+
+    try:
+        with _copies(source, outputs, says=not as_json) as keep:
+            goes_on = each(keep)
+    except DataError as error:  # its copy can't be written: the rest of it is told all the same
+        tell(str(error))
+        goes_on = each(lambda _: None)
     if not as_json and tally.n_frames and source.kind != "photo":
         sys.stdout.write(f"{tally.line()}\n")
-    return faults, goes_on
+    return is_good, goes_on
 
 
 def _say(result: "Recognised", *, as_json: bool) -> None:

@@ -125,14 +125,38 @@ def test_a_winner_that_can_not_be_scored_now_is_not_one_without_a_test_split(tmp
     run(tmp_path, "--study", str(study))
 
     failed = call(tmp_path, "hpo.confirm", "--study", study, "--top", 1, "--seeds", 2)
+    study.write_text(whole.replace('return {"score": 0.5}', 'return {"score": float("nan")}'))
+    no_number = call(tmp_path, "hpo.confirm", "--study", study, "--top", 1, "--seeds", 2)
     study.write_text(whole)
     done = call(tmp_path, "hpo.confirm", "--study", study, "--top", 1, "--seeds", 2)
 
     assert failed.returncode == 1
     assert "can't be scored on the test split now (RuntimeError: CUDA out of memory); the same" in failed.stderr
     assert "Traceback" not in failed.stderr
+    assert no_number.returncode == 2
+    assert no_number.stderr.splitlines()[-1] == "evaluate of study 'toy' must give 'score' as a number, got nan"
     assert done.returncode == 0, done.stderr
     assert "The test split was looked at once" in done.stdout
+
+
+def test_a_confirmation_that_was_deleted_leaves_its_look_at_the_test_split_counted(tmp_path):
+    study = write_toy(tmp_path, trials=2, epochs=1)
+    run(tmp_path, "--study", str(study))
+    confirming = "hpo.confirm", "--study", study, "--top", 1, "--seeds"
+
+    first = call(tmp_path, *confirming, 3)
+    deleted = call(tmp_path, "hpo.studies", "--delete", "toy-confirm", "--yes")
+    second = call(tmp_path, *confirming, 2)
+
+    assert first.returncode == deleted.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "The test split was looked at once" in first.stdout
+    assert "was looked at 2 times by now" in second.stdout
+    said = read(tmp_path / "trials" / "toy-confirm", (tmp_path / "trials/toy/.study_id").read_text().strip())
+    assert said is not None
+    assert said.n_seeds == 2  # what was let go of asks for no more
+    points = runs(tmp_path, "toy")["study"][1]
+    assert [step for step, _ in points["confirmed_score"]] == [0, 1]
+    assert points["confirmed_score"][-1][1] == said.best.estimate.mean
 
 
 @pytest.mark.parametrize(

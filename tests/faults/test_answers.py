@@ -89,8 +89,8 @@ def assert_claimed_once(tmp_path) -> list[str]:
     """One look at the test split, one claim, one champion, in all stores; gives the artifacts of the study's run."""
     beside = optuna.load_study(study_name="faces-confirm", storage=f"sqlite:///{tmp_path / 'hpo.db'}")
     assert [t.state for t in beside.trials] == [TrialState.COMPLETE] * 2
-    assert len(beside.user_attrs[TESTS]) == len(beside.user_attrs[CLAIMS]) == 1
     of = optuna.load_study(study_name="faces", storage=f"sqlite:///{tmp_path / 'hpo.db'}")
+    assert len(of.user_attrs[TESTS]) == len(of.user_attrs[CLAIMS]) == 1
     said = read(tmp_path / "trials" / "faces-confirm", of.user_attrs["hpo.study_id"])
     assert said is not None
     assert said.test is not None

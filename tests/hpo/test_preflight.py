@@ -23,10 +23,10 @@ TRIALS = [trial(2), trial(0), trial(5)]
 @pytest.mark.parametrize(
     ("change", "n_trials", "words", "least"),
     [
-        ({}, 10, "8 trials: up to 2 to 4 minutes", 128.0),
-        ({"max_epochs": 2}, 10, "8 trials: up to 32 seconds to 64 seconds", 32.0),
-        ({"n_epochs": 17}, None, "10 epochs: up to 20 to 40 seconds", 20.0),
-        ({"n_epochs": 17}, 3, "1 trial: up to 16 to 32 seconds", 16.0),
+        ({}, 10, "8 trials: at most 2 to 4 minutes", 128.0),
+        ({"max_epochs": 2}, 10, "8 trials: at most 32 seconds to 64 seconds", 32.0),
+        ({"n_epochs": 17}, None, "10 epochs: at most 20 to 40 seconds", 20.0),
+        ({"n_epochs": 17}, 3, "1 trial: at most 16 to 32 seconds", 16.0),
         ({"timeout_seconds": 60.0, "n_trials": None}, None, "its budget is time", 0.0),
         ({"n_trials": None}, None, "it has no end but the one that you give it", 0.0),
     ],

@@ -220,8 +220,26 @@ def test_a_confirmed_claim_says_by_how_much_and_how_sure():
     )
     assert "accuracy 62.00 % over 3 networks" in words
     assert "63.00 % (61.40 % to 64.60 % from 3,589 images)" in words
-    assert "seen this configuration 2.00 points better" in words  # the baseline was not chosen
+    assert "whose lower end allows for its choice among 2" in words
+    assert "seen the configuration of trial 4 2.00 points better" in words  # the baseline was not chosen
     assert confirmed_table(a_confirmation()).rows[1][0] == "0 (baseline)"
+
+
+def test_where_the_baseline_wins_what_is_said_of_the_search_is_of_the_one_it_chose():
+    values = ((0, 0.14, (0.14, 0.16)), (1, 0.16, (0.10, 0.12)))
+    retrained = [
+        confirmation.Retrained(
+            trial=number, params={}, is_baseline=number == 0, searched=searched, trials=(0, 1), values=seeds
+        )
+        for number, searched, seeds in values
+    ]
+    found = confirmation.confirmed(retrained, study="s", metric="val_accuracy", direction="maximize")
+
+    words = " ".join(claim(spec(), [], found, "s"))
+
+    assert "The configuration of trial 0 is best" in words
+    assert "(95 % interval 0.00 % to 27.71 %, whose lower end allows" in words  # no accuracy is below
+    assert "seen the configuration of trial 1 5.00 points better" in words
 
 
 def test_a_difference_whose_interval_holds_none_may_be_chance():

@@ -79,8 +79,27 @@ def test_trials_are_read_before_the_lock_is_taken_and_where_there_is_no_study_no
 def test_an_unknown_study_lists_the_known(tmp_path):
     store = open_store(f"sqlite:///{tmp_path / 'hpo.db'}")
 
-    with pytest.raises(UserError, match="no study 'x' in .*there are: none"):
+    with pytest.raises(UserError, match="no study 'x' in .*; it holds none yet, python -m hpo.run starts one"):
         load_study(store, "x")
+    for name in ("demo", "mine"):
+        optuna.create_study(study_name=name, storage=store.storage)
+    with pytest.raises(UserError, match="no study 'x' in .*; there are: demo, mine"):
+        load_study(store, "x")
+    with pytest.raises(UserError, match=r"no study 'mnie' in .*; did you mean mine\?"):
+        load_study(store, "mnie")
+
+
+def test_what_a_kill_left_of_a_store_in_the_making_goes_with_the_next(tmp_path):
+    left = tmp_path / ".hpo.db.making-abc_1234"
+    left.mkdir()
+    (left / "hpo.db").write_bytes(b"half")
+    mine = tmp_path / ".hpo.db.20261128"
+    mine.mkdir()
+
+    open_store(f"sqlite:///{tmp_path / 'hpo.db'}")
+
+    assert not left.exists()
+    assert mine.exists()
 
 
 def test_the_store_is_made_whole_and_every_transaction_takes_the_write_lock(tmp_path):

@@ -224,6 +224,10 @@ def test_of_a_confirmation_the_winners_weights_stay(folder, capsys):
     said = confirmation.confirmed(values, study="toy", metric="score", direction="maximize")
     study_id = study.user_attrs["hpo.study_id"]
     confirmation.write(confirmation.dataclasses.replace(said, study_id=study_id), folder / "trials/toy-confirm")
+    more = beside.ask()
+    assert main(["--prune-files", "toy.py"]) == 0
+    assert len(list(folder.glob("trials/toy-confirm/*/weights"))) == 4  # it is confirmed on more seeds by now
+    beside.tell(more, state=optuna.trial.TrialState.FAIL)
     assert main(["--prune-files", "toy.py"]) == 0
     assert sorted(p.parent.name for p in folder.glob("trials/toy-confirm/*/weights")) == ["1", "3"]
     assert "freed in trials/toy-confirm, the weights of the best 2 stay" in capsys.readouterr().out

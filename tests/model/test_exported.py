@@ -55,12 +55,35 @@ def test_other_arrays_than_faces_are_refused(wrong):
         classifier().probabilities(wrong)
 
 
+DAMAGED = {
+    "number": lambda _: 3,
+    "word": lambda _: "fer",
+    "six": lambda known: {**known, "class_names": list("abcdef")},
+    "no mean": lambda known: {**known, "mean": "x"},
+    "no spread": lambda known: {**known, "std": 0},
+}
+
+
 def test_another_file_is_refused_in_a_line(tmp_path):
     (tmp_path / "text.safetensors").write_text("no network")
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
     save_file({"a": torch.zeros(2)}, tmp_path / "cut.safetensors", {"fer": json.dumps({"format": 1})})
 
-    for name in ("text", "other", "cut"):
+    known = {
+        "format": 1,
+        "pool_stride": 2,
+        "image_size": 16,
+        "mean": 1.0,
+        "std": 1.0,
+        "class_names": list("abcdefg"),
+        "facts": {},
+    }
+    for name, header in DAMAGED.items():
+        save_file(
+            classifier().network.state_dict(), tmp_path / f"{name}.safetensors", {"fer": json.dumps(header(known))}
+        )
+
+    for name in ("text", "other", "cut", *DAMAGED):
         with pytest.raises(ValueError, match="no exported network"):
             load(tmp_path / f"{name}.safetensors")
     with pytest.raises(FileNotFoundError, match="no such file"):

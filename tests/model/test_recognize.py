@@ -250,6 +250,22 @@ def test_a_camera_is_recognised_until_it_ends(run, monkeypatch):
     assert json.loads(out[-1])["frame"] == 4  # the newest always comes
 
 
+def test_a_camera_whose_video_cant_be_written_is_recognised_all_the_same(run, monkeypatch):
+    of_camera = frames.of_camera
+    monkeypatch.setattr(frames, "of_camera", lambda number: of_camera(number, opened=lambda _: Camera(5)))
+
+    def refuses(_video, _pixels):
+        raise DataError("out: no video can be written")
+
+    monkeypatch.setattr(annotated._Video, "_open", refuses)
+
+    code, out, err = run("--camera", "0", "--json", "--output", "out")
+
+    assert (code, err) == (2, ["out: no video can be written", "camera 0: gives no more pictures"])
+    assert json.loads(out[-1])["frame"] == 4
+    assert list(Path("out").iterdir()) == []
+
+
 def test_ctrl_c_ends_a_camera_quietly_and_keeps_its_video(run, monkeypatch):
     of_camera, say = frames.of_camera, recognize._say
     monkeypatch.setattr(frames, "of_camera", lambda number: of_camera(number, opened=lambda _: Camera(10**6)))
