@@ -67,8 +67,7 @@ class Registry:
             f"{package}=={version(package).split('+')[0]}" for package in ("mlflow", "torch", "safetensors", "numpy")
         ]
         artifacts = {name: str(file) for name, file in files.items()}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that no example is given: the signature says more
+        with warnings.catch_warnings(record=True):  # that no example is given: the signature says more
             mlflow.pyfunc.save_model(
                 str(folder),
                 python_model=str(code),

@@ -10,8 +10,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from model.exported import Classifier, load
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # that `predict` has no type hints: the model's signature says more
+with warnings.catch_warnings(record=True):  # that `predict` has no type hints; a filter of ours MLflow sets aside
 
     class Champion(PythonModel):
         """The network of one file, with its preparation of faces."""

@@ -382,6 +382,7 @@ assert np.allclose(ours.sum(1), 1, atol=1e-5)
     )
 
     assert done.returncode == 0, done.stderr
+    assert "type hints" not in done.stderr
     files = [path for path in folder.glob("mlruns/*/*/artifacts/model/**/*") if path.is_file()]
     assert {path.suffix for path in files} <= {"", ".py", ".safetensors", ".yaml", ".yml", ".txt"}
 
