@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # optuna takes half a second to import, and `--help` needs no
     from optuna import Study
     from optuna.trial import FrozenTrial
 
+    from hpo.confirmation import Confirmation
     from hpo.leases import Leases
     from hpo.spec import StudySpec
     from hpo.storage import Store
@@ -327,8 +328,6 @@ def prune_files(options: Namespace) -> int:
     Raises:
         UserError: no such study.
     """
-    from optuna.trial import TrialState
-
     from hpo.confirmation import read
     from hpo.notebook import STUDY_ID, own_folder
     from hpo.storage import existing_store, load_study, study_names
@@ -347,13 +346,16 @@ def prune_files(options: Namespace) -> int:
             confirming = load_study(store, beside)
             its_folder = own_folder(confirming, workdir)
             said = None if its_folder is None else read(its_folder, str(study.user_attrs.get(STUDY_ID)))
-            retrained = {number for one in said.configurations for number in one.trials} if said is not None else set()
-            # Where there are others, a larger confirmation is under way: any of them may win.
-            lost = {TrialState.FAIL, TrialState.PRUNED}
-            is_over = all(t.number in retrained or t.state in lost for t in confirming.get_trials(deepcopy=False))
-            if its_folder is not None and said is not None and is_over:
+            if its_folder is not None and said is not None and _is_over(said, confirming):
                 _prune(confirming, its_folder, set(said.best.trials), reuses=False)
     return 0
+
+
+def _is_over(said: "Confirmation", confirming: "Study") -> bool:
+    """Whether no more was trained than the winner was chosen among: a larger confirmation may have another."""
+    known = {number for one in said.configurations for number in one.trials}
+    others = [t for t in confirming.get_trials(deepcopy=False) if t.number not in known]
+    return all(t.state.name in {"FAIL", "PRUNED"} for t in others)
 
 
 def _prune(study: "Study", folder: Path, best: Collection[int], *, reuses: bool) -> None:
