@@ -5,8 +5,9 @@ python benchmarks/confirmation.py --json confirmation.json
 Each repetition draws K true means (all equal, evenly spread, or one clear winner) and a hundred configurations' search
 values, takes the best K of those as a search does, draws S values of each, and asks `hpo.confirmation` for intervals.
 Printed: how often a configuration's own interval holds its true mean, how often the winner's does (beside the plain t
-interval's, which does not allow for the choice), how often that of the winner's difference to a baseline does, and the
-search's optimism on average, beside the true one.
+interval's, which does not allow for the choice), how often that of the winner's difference to a baseline does, how
+often no other one is better than the winner by more than was said, and the search's optimism on average, beside the
+true one.
 """
 
 import argparse
@@ -43,6 +44,7 @@ class Row:
     winner: float
     winner_plain: float
     difference: float
+    regret: float
     optimism: float
     optimism_true: float
     optimism_error: float
@@ -54,13 +56,14 @@ def main() -> int:
     n = 300 if options.quick else options.repetitions
     cases = [(means, k, seeds, SHARED) for means in SPREADS for k, seeds in ((5, 5), (2, 2), (6, 3))]
     rows = [measured(*case, n) for case in [*cases, *((means, 5, 5, 0.0) for means in SPREADS)]]
-    print("| true means | K | S | shared | own interval | winner's | plain t | difference | optimism | true | error |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    columns = "K | S | shared | own interval | winner's | plain t | difference | regret | optimism | true | error"
+    print(f"| true means | {columns} |")
+    print("|---" * 12 + "|")
     for row in rows:
         print(
             f"| {row.means} | {row.k} | {row.seeds} | {row.shared:g} | {row.own:.2%} | {row.winner:.2%} "
-            f"| {row.winner_plain:.2%} | {row.difference:.2%} | {row.optimism:+.5f} | {row.optimism_true:+.5f} "
-            f"| {row.optimism_error:.5f} |"
+            f"| {row.winner_plain:.2%} | {row.difference:.2%} | {row.regret:.2%} "
+            f"| {row.optimism:+.5f} | {row.optimism_true:+.5f} | {row.optimism_error:.5f} |"
         )
     if options.json:
         from benchmarks.report import write
@@ -79,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def measured(means: str, k: int, seeds: int, shared: float, n: int) -> Row:
     """Simulate one kind of study `n` times."""
-    own, winner, plain, difference, seen, true = [], [], [], [], [], []
+    own, winner, plain, difference, regret, seen, true = [], [], [], [], [], [], []
     its_own = NOISE * np.sqrt(1 - shared)
     for repetition in range(n):
         rng = np.random.default_rng([repetition, k, seeds])
@@ -101,13 +104,15 @@ def measured(means: str, k: int, seeds: int, shared: float, n: int) -> Row:
         truth = of_all[said.best.trial]
         winner.append(said.winner.low <= truth <= said.winner.high)
         plain.append(said.best.estimate.low <= truth <= said.best.estimate.high)
+        regret.append(said.regret is not None and of_all[best].max() - truth <= said.regret)
         seen.append(said.optimism or 0.0)
         true.append(float(np.mean(searched[best] - of_all[best])))
     errors = np.array(seen) - np.array(true)
     return Row(
         means=means, k=k, seeds=seeds, shared=shared, own=float(np.mean(own)), winner=float(np.mean(winner)),
-        winner_plain=float(np.mean(plain)), difference=float(np.mean(difference)), optimism=float(np.mean(seen)),
-        optimism_true=float(np.mean(true)), optimism_error=float(errors.std() / np.sqrt(n)),
+        winner_plain=float(np.mean(plain)), difference=float(np.mean(difference)), regret=float(np.mean(regret)),
+        optimism=float(np.mean(seen)), optimism_true=float(np.mean(true)),
+        optimism_error=float(errors.std() / np.sqrt(n)),
     )  # fmt: skip
 
 
@@ -128,6 +133,7 @@ def _ratios(rows: list[Row]) -> Iterator[tuple[str, float]]:
         yield f"{name}.own", row.own
         yield f"{name}.winner", row.winner
         yield f"{name}.difference", row.difference
+        yield f"{name}.regret", row.regret
         yield f"{name}.optimism_bias_in_errors", abs(row.optimism - row.optimism_true) / row.optimism_error
 
 

@@ -104,6 +104,8 @@ class Confirmation:
         difference: winner minus baseline, seed by seed, with an interval that allows for the choice; None where the
             winner is the baseline, or there is none.
         optimism: mean over those that were chosen for what the search saw of them; None where there are none.
+        regret: how much better another of them may be than the winner, at most, with probability `LEVEL`; None where
+            that can't be said: of one configuration, or of seeds that are too few or all alike.
         champion: number of the winner's trial, in the confirming study, whose network is the best by validation.
         test: None where the data have no test split, or it is not scored yet.
         study_id: of the search: a later study of the same name is another one.
@@ -118,6 +120,7 @@ class Confirmation:
     difference: Estimate | None
     optimism: float | None
     champion: int
+    regret: float | None = None
     test: Test | None = None
     study_id: str = ""
     top: int = 0
@@ -181,6 +184,29 @@ def chosen_among(values: Sequence[float], k: int, sign: float) -> Estimate:
     return dataclasses.replace(alone, low=low, high=high)
 
 
+def simple_regret(best: Sequence[float], others: Sequence[Sequence[float]], sign: float) -> float | None:
+    """How much better than the best of K another of them may be, at most, with probability `LEVEL`; 0: it is the best.
+
+    Hsu's multiple comparisons with the best (J. C. Hsu, Multiple Comparisons, 1996, chapter 4): it errs only where the
+    truly best one is not chosen and looks too bad beside the chosen, so its K - 1 differences are all that must hold
+    together, whichever was chosen. They are paired by seed: Student's t, one-sided, Bonferroni's.
+
+    Args:
+        best: values of the chosen one, by seed.
+        others: those of each other one.
+        sign: 1 where more is better, -1 where less is.
+
+    Returns:
+        None where there is no other, or a difference has no interval.
+    """
+    if not others:
+        return None
+    level = 1 - 2 * (1 - LEVEL) / len(others)  # two-sided, of which one side counts
+    pairs = ([sign * (a - b) for a, b in zip(best, other, strict=True)] for other in others)
+    found = max(-estimate(differences, level=level).low for differences in pairs)
+    return max(0.0, found) if math.isfinite(found) else None
+
+
 def share_interval(share: float, n: int) -> tuple[float, float]:
     """Wilson's interval of a share of n (`scipy.stats.binomtest`, `proportion_ci`, method wilson)."""
     from scipy import stats
@@ -226,6 +252,7 @@ def confirmed(retrained: Sequence[Retrained], *, study: str, metric: str, direct
         winner=chosen_among(best.values, len(found), sign),
         difference=difference,
         optimism=float(np.mean(seen)) if seen else None,
+        regret=simple_regret(best.values, [one.values for one in found[1:]], sign),
         champion=champion,
     )
 

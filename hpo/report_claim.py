@@ -90,11 +90,15 @@ def confirmed(found: Confirmation) -> list[str]:
             chance = "" if low > 0 else "; that may be chance, since no difference lies in the interval"
             between = f"{_between(metric, low, high)}{chance}"
         words.append(f"It is {gain} than the baseline{between}.")
+    if found.regret is not None and (k > 2 or best.is_baseline):  # else the baseline is the only other one
+        others = f"none of the other {k - 1} is better" if k > 2 else "the other is not better"
+        by = f" by more than {_size(metric, found.regret)}" if found.regret > 0 else ""
+        words.append(f"With 95 % confidence {others}{by}.")
     words.append("There is no score on a test split." if found.test is None else _test_words(found.test))
     if found.optimism is not None:
         seen = [one.trial for one in found.configurations if one.optimism is not None and not one.is_baseline]
         these = f"the {len(seen)} configurations it chose" if len(seen) > 1 else f"the configuration of trial {seen[0]}"
-        gap = difference_words(metric, abs(found.optimism)).lstrip("+")
+        gap = _size(metric, found.optimism)
         words.append(
             f"The search had seen {these} {gap} better than fresh seeds do: the price of choosing the best of many."
             if found.optimism > 0
@@ -126,7 +130,11 @@ def _between(metric: str, low: float, high: float) -> str:
 
 
 def _better(metric: str, gain: float) -> str:
-    return f"{difference_words(metric, abs(gain)).lstrip('+')} {'better' if gain >= 0 else 'worse'}"
+    return f"{_size(metric, gain)} {'better' if gain >= 0 else 'worse'}"
+
+
+def _size(metric: str, difference: float) -> str:
+    return difference_words(metric, abs(difference)).lstrip("+")
 
 
 def confirmed_table(found: Confirmation) -> Table:

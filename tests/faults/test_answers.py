@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from hpo.confirm import CLAIMS, TESTS
+from hpo.conclusion import CLAIMS, TESTS
 from hpo.confirmation import read
 from model.exported import load
 from tests.end_to_end.stores import ROOT, environment, run, runs
@@ -82,6 +82,25 @@ def test_a_confirmation_killed_at_each_step_of_its_claim_claims_once(tmp_path):
         codes.append((step, done.returncode))
 
     assert codes == [*((step, KILLED) for step in STEPS), ("", 0)], done.stderr
+    assert_claimed_once(tmp_path)
+
+    (tmp_path / "calls").unlink()
+    faults["FAULT"] = STEPS[0].replace("before", "after")  # the same command once more: what is known stays known
+    again = subprocess.run(
+        command, cwd=tmp_path, env={**environment(), **faults}, start_new_session=True, check=False
+    )  # fmt: skip
+    assert again.returncode == KILLED
+    assert_claimed_once(tmp_path)
+
+
+def test_two_confirmations_at_once_claim_once(tmp_path):
+    (tmp_path / "faces.py").write_text(FACES_STUDY)
+    assert run(tmp_path, "--study", "faces.py").returncode == 0
+    command = [sys.executable, "-m", "hpo.confirm", "--study", "faces.py", "--top", "1", "--seeds", "2"]
+
+    both = [subprocess.Popen(command, cwd=tmp_path, env=environment()) for _ in range(2)]
+
+    assert [process.wait(300) for process in both] == [0, 0]
     assert_claimed_once(tmp_path)
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hpo.champion import Contender, why_it_stays
+from hpo.champion import Contender, champion_file, register, why_it_stays
+from hpo.registry import registry
+from hpo.tracking import MlflowClient
+from hpo.tracking_store import open_uri
 
 CONTENDER = Contender(
     study="toy", run_id="r", trial="toy-confirm #3", params={"x": 0.1}, metric="val_accuracy", direction="maximize",
@@ -43,3 +46,24 @@ def test_only_a_better_one_that_can_be_compared_takes_its_place(champion, conten
     reason = why_it_stays(champion, contender)
 
     assert reason is None if stays is None else stays in str(reason)
+
+
+def test_a_network_that_is_registered_again_is_not_written_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    uri = open_uri("sqlite:///mlflow.db")
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    run_id = client.create_run(client.create_experiment("toy")).info.run_id
+    file = tmp_path / "network.safetensors"
+    file.write_bytes(b"a network")
+    first = replace(CONTENDER, run_id=run_id, confirmed=False, file=file)
+
+    register(first, uri)
+    served = champion_file("toy", uri)
+    before = {path: path.stat() for path in served.parents[1].rglob("*")}
+    said = register(replace(first, confirmed=True), uri)
+
+    assert "version 2" in said
+    assert {path: path.stat() for path in served.parents[1].rglob("*")} == before
+    assert champion_file("toy", uri) == served
+    assert len({version.source for version in registry(uri).versions("toy")}) == 1
+    assert registry(uri).by_alias("toy", "previous") is None

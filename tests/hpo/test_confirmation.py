@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hpo import confirmation
-from hpo.confirmation import Retrained, chosen_among, confirmed, estimate, share_interval
+from hpo.confirmation import Retrained, chosen_among, confirmed, estimate, share_interval, simple_regret
 
 VALUES = st.lists(st.floats(0, 1), min_size=2, max_size=8)
 
@@ -53,7 +53,7 @@ def test_who_was_chosen_has_more_room_towards_worse_and_none_more_towards_better
 
 @pytest.mark.parametrize("means", [(0.6,) * 5, (0.6, 0.59, 0.58, 0.57, 0.56), (0.65, 0.6, 0.6, 0.6, 0.6)])
 def test_the_winners_interval_holds_its_true_mean_however_the_means_lie(means):
-    held, own, optimism = [], [], []
+    held, own, optimism, regret = [], [], [], []
     for seed in range(600):
         rng = np.random.default_rng(seed)
         values = np.array(means)[:, None] + rng.normal(0, 0.01, (5, 5)) + rng.normal(0, 0.01, 5)
@@ -64,8 +64,10 @@ def test_the_winners_interval_holds_its_true_mean_however_the_means_lie(means):
         held.append(said.winner.low <= means[said.best.trial] <= said.winner.high)
         own += [one.estimate.low <= means[one.trial] <= one.estimate.high for one in said.configurations]
         optimism.append(said.optimism)
+        regret.append(max(means) - means[said.best.trial] <= said.regret)
 
     assert np.mean(held) >= 0.94
+    assert np.mean(regret) >= 0.94
     assert np.mean(own) == pytest.approx(0.95, abs=0.02)
     assert np.mean(optimism) == pytest.approx(0.02, abs=0.002)
 
@@ -81,6 +83,22 @@ def test_the_winner_is_the_best_mean_and_is_compared_with_the_baseline_seed_by_s
     assert said.difference is not None
     assert (said.difference.low, said.difference.high) == pytest.approx((test.low, test.high))
     assert said.champion == 41  # its best network by validation
+
+
+def test_no_other_is_better_than_the_winner_by_more_than_the_worst_end_of_its_paired_differences():
+    best, close, far = [0.53, 0.64, 0.42, 0.60], [0.52, 0.64, 0.42, 0.57], [0.10, 0.20, 0.05, 0.11]
+
+    ends = [stats.ttest_rel(best, other).confidence_interval(1 - 2 * 0.05 / 2).low for other in (close, far)]
+    assert ends[0] < 0 < ends[1]
+    assert simple_regret(best, [close, far], 1.0) == pytest.approx(-ends[0])
+    assert simple_regret([-v for v in best], [[-v for v in close], [-v for v in far]], -1.0) == pytest.approx(-ends[0])
+    assert simple_regret(best, [far], 1.0) == 0.0  # it is the best
+    assert say(retrained(0, best), retrained(1, close), retrained(2, far)).regret == pytest.approx(-ends[0])
+
+
+@pytest.mark.parametrize("others", [[], [[0.4]], [[0.4], [0.3]]])
+def test_of_one_configuration_or_one_seed_no_comparison_with_the_best_is_said(others):
+    assert simple_regret([0.5], others, 1.0) is None
 
 
 def test_less_is_better_where_the_study_minimizes():

@@ -221,6 +221,7 @@ def test_a_confirmed_claim_says_by_how_much_and_how_sure():
     assert "accuracy 62.00 % over 3 networks" in words
     assert "63.00 % (61.40 % to 64.60 % from 3,589 images)" in words
     assert "whose lower end allows for its choice among 2" in words
+    assert "With 95 % confidence" not in words  # the baseline is the only other one
     assert "seen the configuration of trial 4 2.00 points better" in words  # the baseline was not chosen
     assert confirmed_table(a_confirmation()).rows[1][0] == "0 (baseline)"
 
@@ -240,6 +241,26 @@ def test_where_the_baseline_wins_what_is_said_of_the_search_is_of_the_one_it_cho
     assert "The configuration of trial 0 is best" in words
     assert "(95 % interval 0.00 % to 27.71 %, whose lower end allows" in words  # no accuracy is below
     assert "seen the configuration of trial 1 5.00 points better" in words
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (((0.61, 0.62, 0.63), (0.50, 0.52, 0.51), (0.40, 0.40, 0.42)), "95 % confidence none of the other 2 is better."),
+        (((0.61, 0.62, 0.63), (0.60, 0.61, 0.63), (0.40, 0.40, 0.42)), "2 is better by more than 0.77 points."),
+        (((0.61, 0.62, 0.63), (0.60, 0.61, 0.63)), "95 % confidence the other is not better by more than 0.31 points."),
+    ],
+)  # fmt: skip
+def test_a_winner_is_compared_with_all_that_were_confirmed_beside_it(values, words):
+    retrained = [
+        confirmation.Retrained(
+            trial=number, params={}, is_baseline=number == 0, searched=0.6, trials=(0, 1, 2), values=seeds
+        )
+        for number, seeds in enumerate(values)
+    ]
+    found = confirmation.confirmed(retrained, study="s", metric="val_accuracy", direction="maximize")
+
+    assert words in " ".join(claim(spec(), [], found, "s"))
 
 
 def test_a_difference_whose_interval_holds_none_may_be_chance():
@@ -396,7 +417,7 @@ def test_without_weights_no_trainer_is_prepared(tmp_path):
     assert trainer.n == 0
 
 
-def test_a_confirmed_study_shows_its_table_and_the_champion_s_folder(tmp_path):
+def test_a_confirmed_study_shows_its_table_and_a_damaged_file_confirms_nothing(tmp_path):
     confirmation_folder = tmp_path / "s-confirm"
     confirmation_folder.mkdir()
     confirmation.write(a_confirmation(), confirmation_folder)

@@ -1,5 +1,6 @@
 """Keeping house without a study having run: the flags, the list, what may be enqueued, what is let go of."""
 
+import io
 import json
 import subprocess
 import sys
@@ -285,6 +286,30 @@ def test_a_study_is_not_deleted_whose_other_machine_moves_on_while_it_is_looked_
 
     assert "is at work: a worker is at trial 2" in capsys.readouterr().err
     assert (folder / "trials/toy/1/weights/best.safetensors").exists()
+
+
+def test_a_study_is_not_deleted_that_is_taken_up_while_the_question_stands(folder, capsys, monkeypatch):
+    study = make_study(folder)
+    leases = Leases(open_store("sqlite:///hpo.db").engine, folder / "trials/.owners")
+    leases.create_table()
+
+    owner = become_owner(leases.owners)
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+        def readline(self, _size=-1):
+            leases.claim(study.trials[2]._trial_id, owner)
+            return "y"
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+
+    assert main(["--delete", "toy"]) == 2
+
+    assert "is at work: a worker is at trial 2" in capsys.readouterr().err
+    assert (folder / "trials/toy/1/weights/best.safetensors").exists()
+    assert len(optuna.load_study(study_name="toy", storage="sqlite:///hpo.db").trials) == 3
 
 
 def test_a_deleted_study_takes_its_leases_with_it_and_leaves_other_studies(folder, capsys):
