@@ -114,8 +114,13 @@ def register(contender: Contender, uri: str, *, force: bool = False) -> str:
     return f"the champion of {name} is {contender.trial}{marked}: models:/{name}@{CHAMPION}, version {version.version}"
 
 
-def champion_file(study: str, tracking_uri: str | None = None) -> Path:
-    """The network's file of a study's champion; it is downloaded where it lies elsewhere.
+def champion_file(study: str, tracking_uri: str | None, folder: Path) -> Path:
+    """Download the network's file of a study's champion; gives the file.
+
+    Args:
+        study: whose champion.
+        tracking_uri: MLflow's; None for what the environment says.
+        folder: where it is downloaded to.
 
     Raises:
         UserError: there is none, or MLflow is not reached.
@@ -134,10 +139,10 @@ def champion_file(study: str, tracking_uri: str | None = None) -> Path:
                 f"study {study!r} has no champion in {uri}; make one with `python -m hpo.confirm --study {study}`, or "
                 f"an unconfirmed one with `python -m hpo.export --study {study} --register`"
             )
-        folder = client.download(version)
+        model = client.download(version, folder)
     except MlflowException as error:
         raise UserError(f"MLflow at {uri}: {str(error).splitlines()[0]:.200}") from None
-    files = sorted((folder / "artifacts").glob("*.safetensors"))
+    files = sorted((model / "artifacts").glob("*.safetensors"))
     if not files:
         raise UserError(f"the champion of {study!r} holds no network's file")
     return files[0]

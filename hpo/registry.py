@@ -77,10 +77,12 @@ class Registry:
                 pip_requirements=needed,
             )
 
-    def download(self, version: ModelVersion) -> Path:
-        """Where a version's files lie on this machine: downloaded, where they lie elsewhere."""
+    def download(self, version: ModelVersion, folder: Path) -> Path:
+        """Copy a version's files into a folder; gives where they lie there."""
         return Path(
-            mlflow.artifacts.download_artifacts(artifact_uri=version.source, tracking_uri=self.client.tracking_uri)
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=version.source, dst_path=str(folder), tracking_uri=self.client.tracking_uri
+            )
         )
 
 

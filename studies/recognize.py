@@ -4,7 +4,9 @@ The champion is the version of the registered model that bears this alias: `mode
 """
 
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from hpo.errors import HpoError
 from model.recognize import check, parser, recognize
@@ -20,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from hpo.champion import champion_file  # mlflow takes seconds
 
-        path = champion_file(options.study, options.tracking_uri)
+        with tempfile.TemporaryDirectory() as place:
+            return recognize(options, champion_file(options.study, options.tracking_uri, Path(place)))
     except HpoError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -29,7 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    return recognize(options, path)
 
 
 if __name__ == "__main__":

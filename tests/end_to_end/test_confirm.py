@@ -403,14 +403,14 @@ def test_the_same_network_is_no_new_version_and_a_worse_one_needs_force(confirme
 
 def test_asking_for_a_champion_that_is_not_there_makes_no_store(tmp_path):
     with pytest.raises(UserError, match="there is no such store"):
-        champion_file("faces", f"sqlite:///{tmp_path / 'typo.db'}")
+        champion_file("faces", f"sqlite:///{tmp_path / 'typo.db'}", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_study_has_no_champion(confirmed):
     folder, _ = confirmed
     with pytest.raises(UserError, match="study 'other' has no champion in .*hpo.confirm --study other"):
-        champion_file("other", f"sqlite:///{folder / 'mlflow.db'}")
+        champion_file("other", f"sqlite:///{folder / 'mlflow.db'}", folder)
 
 
 def test_a_missing_extra_is_named(confirmed, tmp_path):
@@ -495,7 +495,7 @@ def test_the_champion_is_served(confirmed):
 
     probabilities = np.array(json.loads(answer)["predictions"])
     assert probabilities.shape == (2, 7)
-    network = load(Path(champion_file("faces", f"sqlite:///{folder / 'mlflow.db'}")))
+    network = load(Path(champion_file("faces", f"sqlite:///{folder / 'mlflow.db'}", folder / "champion")))
     assert probabilities == pytest.approx(network.probabilities(np.zeros((2, 16, 16), np.uint8)), abs=1e-5)
     assert refused.value.code == 400
     assert "faces must be whole numbers from 0 to 255" in words

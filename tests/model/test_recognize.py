@@ -392,7 +392,7 @@ def champions(monkeypatch, network):
     """What is asked for as a champion; `broken` has none."""
     asked = []
 
-    def champion_file(study, tracking_uri):
+    def champion_file(study, tracking_uri, _folder):
         asked.append((study, tracking_uri))
         if study == "broken":
             raise UserError("no champion of 'broken'")
