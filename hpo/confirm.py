@@ -82,18 +82,19 @@ def confirm_at_end(spec: StudySpec, options: Namespace) -> int:
     """What `hpo.run --confirm` does when its search is done; nothing where that was only interrupted in time."""
     from hpo.plan import affordable, kept_budget
     from hpo.stages import command_began
-    from hpo.storage import existing_store, load_study
+    from hpo.storage import existing_store, load_study, study_names
 
-    study = load_study(existing_store(options.storage), spec.name)
-    trials = study.get_trials(deepcopy=False)
-    attrs = study.user_attrs
+    store = existing_store(options.storage)
+    study = load_study(store, spec.name) if spec.name in study_names(store) else None  # out of time before it was made
+    attrs = study.user_attrs if study is not None else {}
     n_trials = attrs.get("hpo.n_trials", spec.n_trials)
     if options.timeout is not None:
         options.timeout -= time.time() - command_began()  # of both together
-    if attrs.get(OVER, {}).get("budget") != kept_budget(spec, n_trials) or (options.timeout or 1.0) <= 0:
+    is_over = attrs.get(OVER, {}).get("budget") == kept_budget(spec, n_trials)
+    if study is None or not is_over or (options.timeout or 1.0) <= 0:
         sys.stdout.write(f"study {spec.name} is confirmed when it is done: the same command goes on\n")
         return 0
-    top, seeds = affordable(spec, n_trials, trials)
+    top, seeds = affordable(spec, n_trials, study.get_trials(deepcopy=False))
     options.trials, options.confirm, options.force = None, False, False
     return confirm(spec, options, top, seeds)
 

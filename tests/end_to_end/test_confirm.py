@@ -264,10 +264,11 @@ def test_a_search_that_confirms_at_its_end_keeps_a_part_of_its_budget_for_it(tmp
     assert "is best, with" in again.stdout
 
 
-def test_a_search_that_is_out_of_time_is_not_confirmed_yet(tmp_path):
+@pytest.mark.parametrize("timeout", ["8", "0.1"])  # the shorter one ends before there is a study
+def test_a_search_that_is_out_of_time_is_not_confirmed_yet(tmp_path, timeout):
     study = write_toy(tmp_path, trials=500, epochs=3, pause=0.1)
 
-    done = run(tmp_path, "--study", str(study), "--confirm", "--timeout", "8")
+    done = run(tmp_path, "--study", str(study), "--confirm", "--timeout", timeout)
 
     assert done.returncode == 0, done.stderr
     assert "study toy is confirmed when it is done: the same command goes on" in done.stdout

@@ -84,7 +84,7 @@ def test_a_confirmation_killed_at_each_step_of_its_claim_claims_once(tmp_path):
     assert codes == [*((step, KILLED) for step in STEPS), ("", 0)], done.stderr
     assert_claimed_once(tmp_path)
 
-    (tmp_path / "calls").unlink()
+    (tmp_path / "calls").unlink(missing_ok=True)
     faults["FAULT"] = STEPS[0].replace("before", "after")  # the same command once more: what is known stays known
     again = subprocess.run(
         command, cwd=tmp_path, env={**environment(), **faults}, start_new_session=True, check=False
@@ -100,7 +100,7 @@ def test_two_confirmations_at_once_claim_once(tmp_path):
 
     both = [subprocess.Popen(command, cwd=tmp_path, env=environment()) for _ in range(2)]
 
-    assert [process.wait(300) for process in both] == [0, 0]
+    assert [process.wait(1200) for process in both] == [0, 0]
     assert_claimed_once(tmp_path)
 
 
