@@ -74,7 +74,8 @@ def open_study(
     description = description_of(trainer)
     facts = _facts(spec, description)
     attrs = study.user_attrs
-    if "hpo.facts" not in attrs:
+    joins = "hpo.facts" in attrs
+    if not joins:
         if study.get_trials(deepcopy=False):
             raise UserError(f"study {spec.name!r} in {store} was not made by hpo.run; use a new name")
         study.set_user_attr("hpo.study_id", uuid.uuid4().hex)
@@ -91,7 +92,8 @@ def open_study(
     identity = StudyIdentity(attrs["hpo.study_id"], spec.name, description)
     take_folder(folder, identity.study_id, leases.owners)
     outbox = open_outbox(outboxes, identity.study_id)
-    _settle(spec, study, leases, outbox, identity, str(store), folder)
+    open_parent(outbox, identity, spec, str(store), joins=joins)
+    _settle(spec, study, leases, outbox, folder)
     budget = n_trials if n_trials is not None else attrs.get("hpo.n_trials", spec.n_trials)
     return OpenStudy(study, identity, outbox, budget)
 
@@ -191,12 +193,9 @@ def _settle(
     study: optuna.Study,
     leases: Leases,
     outbox: Outbox,
-    identity: StudyIdentity,
-    store_url: str,
     folder: Path,
 ) -> None:
     """Bring MLflow's side up to what Optuna's store says: what a kill has left between the two."""
-    open_parent(outbox, identity, spec, store_url)
     trials = study.get_trials(deepcopy=False)
     for trial in abandoned(trials, leases):
         rest_run(outbox, trial.number, rest_words(spec, trial))

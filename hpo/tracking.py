@@ -30,13 +30,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 from hpo.errors import UserError, in_a_line
-from hpo.outbox import PARENT, Item, Outbox
+from hpo.outbox import PARENT, Item, Outbox, now_ms
 from hpo.tracked import ARTIFACTS_URL
 
 __all__ = ["MlflowClient", "MlflowException", "ModelVersion", "Tracker", "make_schema", "mlflow"]
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Lets the UI show it as model training, which it can't tell by itself."""
+JOINING_SECONDS = 30.0
+"""How long a machine that joined a study waits for the study's run, which the one that began it makes."""
 _POINTS_A_BATCH = 1_000
 _PARAMS_A_BATCH = 100
 _PARAM_LENGTH = 6_000
@@ -148,6 +150,9 @@ class Tracker:
             parent = {} if run == PARENT else {"mlflow.parentRunId": self._parent_id()}
             run_id = self._find(run)
             if run_id is None:
+                age = (now_ms() - items[0].timestamp_ms) / 1000
+                if payload.get("joins") and age < JOINING_SECONDS:  # else two that begin at once would both make it
+                    raise UserError("the machine that began the study has not told MLflow of it yet")
                 run_id = self._create(payload, parent, items[0].timestamp_ms)
                 self._made.add(run_id)
             elif parent:  # it may be of a parent that is gone

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
@@ -18,6 +19,7 @@ from optuna.trial import TrialState
 
 from hpo.run import parser
 from tests.end_to_end.stores import ROOT, environment, runs
+from tests.end_to_end.test_outage import free_port, mlflow_server
 from tests.hpo.toy import wait_for_epochs, witnessed, write_toy
 
 GUIDE = (ROOT / "docs" / "cluster.md").read_text()
@@ -43,16 +45,17 @@ def has_slurm() -> bool:
 
 @pytest.mark.slow
 @pytest.mark.alone
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not has_slurm(), reason="there is no Slurm here, with a GPU or two to its nodes")
 def test_a_job_array_that_is_told_to_end_and_requeued_goes_on_from_its_epochs(tmp_path, postgres):
-    study = write_toy(tmp_path, trials=6, epochs=60, pause=1.0)
-    url = postgres.url("array")
+    study = write_toy(tmp_path, trials=6, epochs=40, pause=1.0)
+    url, port = postgres.url("array"), free_port()
     (tmp_path / "fer.sh").write_text(ARRAY.replace("--study fer", f"--study {study}"))
     settings = {
         **environment(),
         "STORAGE": url,
         "SCRATCH": str(tmp_path),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
 
@@ -60,23 +63,24 @@ def test_a_job_array_that_is_told_to_end_and_requeued_goes_on_from_its_epochs(tm
         done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
-    # Its time is up after two minutes, which it is told one before.
-    job = slurm("sbatch", "--parsable", "--time=2", f"--output={tmp_path}/log-%a.txt", "fer.sh")
-    try:
+    with ExitStack() as ending:
+        ending.enter_context(mlflow_server(tmp_path, port))
+        # Its time is up after two minutes, which it is told one before.
+        job = slurm("sbatch", "--parsable", "--time=2", f"--output={tmp_path}/log-%a.txt", "fer.sh")
+        ending.callback(subprocess.run, ["scancel", job], check=False)
         wait_for_epochs(tmp_path, 10)
         slurm("scontrol", "requeue", f"{job}_1")  # as one of a higher priority does
         deadline = time.monotonic() + 900
-        while slurm("squeue", "--noheader", f"--jobs={job}"):
+        while len(witnessed(tmp_path)) < 6 * 40 or slurm("squeue", "--noheader", "--states=R,CG", f"--jobs={job}"):
             assert time.monotonic() < deadline, slurm("squeue")
             time.sleep(1)
-    finally:
-        subprocess.run(["scancel", job], check=False)
 
     trials = optuna.load_study(study_name="toy", storage=url).trials
     said = "".join(log.read_text() for log in tmp_path.glob("log-*.txt"))
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 6, said
-    assert Counter(witnessed(tmp_path)) == {(str(n), str(epoch)): 1 for n in range(6) for epoch in range(60)}, said
+    assert Counter(witnessed(tmp_path)) == {(str(n), str(epoch)): 1 for n in range(6) for epoch in range(40)}, said
     workers = {line.split()[0] for line in (tmp_path / "witness.txt").read_text().splitlines()}
     assert len(workers) > 2, said  # more than the two that a node of two GPUs began with
+    tracked = runs(tmp_path, "toy")  # which refuses two runs of one trial, and of the study
     for n in range(6):
-        assert [step for step, _ in runs(tmp_path, "toy")[str(n)][1]["score"]] == list(range(60))
+        assert [step for step, _ in tracked[str(n)][1]["score"]] == list(range(40))

@@ -84,6 +84,27 @@ def test_a_kill_between_making_a_run_and_noting_it_makes_no_second_run(client, o
     assert steps(client, outbox) == [0, 1, 2]
 
 
+def test_machines_that_begin_a_study_at_once_share_its_run(client, outbox, tmp_path, monkeypatch):
+    joining = open_outbox(tmp_path / "outbox of another machine", "s")
+    joining.put(PARENT, "open", {**STUDY, "joins": True}, once="open")
+    waiting = tracker(joining, tmp_path)
+
+    waiting.deliver()
+    assert waiting.problem == "the machine that began the study has not told MLflow of it yet"
+    delivered(outbox, tmp_path)
+    delivered(joining, tmp_path)
+
+    assert joining.run_id(PARENT) == outbox.run_id(PARENT) is not None
+
+    client.delete_run(outbox.run_id(PARENT))
+    joining.set_run_id(PARENT, None, "x")
+    monkeypatch.setattr("hpo.tracking.JOINING_SECONDS", 0.0)  # it has waited for long enough: that one is lost
+    joining.put(PARENT, "tags", {"hpo.state": "running"})
+    delivered(joining, tmp_path)
+
+    assert joining.run_id(PARENT) not in {None, outbox.run_id(PARENT)}
+
+
 def test_a_run_deleted_in_the_ui_is_made_anew_with_all_its_points(client, outbox, tmp_path, caplog):
     delivered(outbox, tmp_path)
     before = outbox.run_id("0")
