@@ -45,7 +45,6 @@ def has_slurm() -> bool:
 
 @pytest.mark.slow
 @pytest.mark.alone
-@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not has_slurm(), reason="there is no Slurm here, with a GPU or two to its nodes")
 def test_a_job_array_that_is_told_to_end_and_requeued_goes_on_from_its_epochs(tmp_path, postgres):
     study = write_toy(tmp_path, trials=6, epochs=40, pause=1.0)
