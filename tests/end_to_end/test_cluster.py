@@ -49,7 +49,8 @@ def has_slurm() -> bool:
 def test_a_job_array_that_is_told_to_end_and_requeued_goes_on_from_its_epochs(tmp_path, postgres):
     study = write_toy(tmp_path, trials=6, epochs=40, pause=1.0)
     url, port = postgres.url("array"), free_port()
-    (tmp_path / "fer.sh").write_text(ARRAY.replace("--study fer", f"--study {study}"))
+    script = ARRAY.replace("--study fer", f"--study {study}")
+    (tmp_path / "fer.sh").write_text(re.sub(r"/var/\w+", str(tmp_path / "node"), script))
     settings = {
         **environment(),
         "STORAGE": url,
