@@ -1,11 +1,11 @@
-# make setup | demo | test | check | lock
+# make setup | demo | test | check | audit | lock
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
-.PHONY: setup demo test faults check lock static
+.PHONY: setup demo test faults check audit lock static
 
 setup: $(STAMP)
 
@@ -40,6 +40,10 @@ faults: setup
 # The quick loop: all that needs no processes of its own.
 check: static
 	$(BIN)/pytest -m "not slow and not browser" -q
+
+# A known vulnerability of a locked package fails; where nobody can be asked, that is said.
+audit: setup
+	$(BIN)/python -m tests.audit
 
 # Needs uv, only to resolve for all systems and Pythons at once; installing is pip's.
 lock:
