@@ -52,8 +52,9 @@ def _concluded(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]"
     from hpo.notebook import study_id_of
     from hpo.outbox import open_outbox
     from hpo.report_claim import confirmed, confirmed_table
+    from hpo.resume import description_of
     from hpo.storage import existing_store, load_study
-    from hpo.tracked import describe_study, log_confirmation
+    from hpo.tracked import StudyIdentity, describe_study, log_confirmation, open_parent
 
     store = existing_store(options.storage)
     of, beside = load_study(store, spec.name), load_study(store, sibling_name(spec.name))
@@ -68,6 +69,8 @@ def _concluded(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]"
         file = confirmation.write(said, folder)
     step = _how_many(of, beside, said)
     outboxes = [open_outbox(Path(OUTBOX), study.user_attrs["hpo.study_id"]) for study in (of, beside)]
+    # A machine that did not search has no outbox of it yet.
+    open_parent(outboxes[0], StudyIdentity(study_id_of(of), spec.name, description_of(trainer)), spec, str(store))
     for outbox in outboxes:
         log_confirmation(outbox, said, file, step=step)
     describe_study(outboxes[0], spec, of.get_trials(deepcopy=False), Path(options.workdir) / spec.name, "confirmed")

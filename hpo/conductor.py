@@ -123,7 +123,7 @@ class Conductor:
 
         records = self._records
         study_id = records.identity.study_id
-        tracker = Tracker(self.tracking_uri, records.outbox, self.spec.name, study_id)
+        tracker = Tracker(self.tracking_uri, records.outbox, self.spec.name, study_id, self.store.making)
         self._delivery = Delivery(tracker, delivery_lock(Path(OUTBOX), study_id))
         return None
 

@@ -189,7 +189,8 @@ def simple_regret(best: Sequence[float], others: Sequence[Sequence[float]], sign
 
     Hsu's multiple comparisons with the best (J. C. Hsu, Multiple Comparisons, 1996, chapter 4): it errs only where the
     truly best one is not chosen and looks too bad beside the chosen, so its K - 1 differences are all that must hold
-    together, whichever was chosen. They are paired by seed: Student's t, one-sided, Bonferroni's.
+    together, whichever was chosen. They are paired by seed: Student's t, Bonferroni's, the worse end of intervals that
+    have two, so that 0 agrees with an interval of the difference to a baseline among them that holds no difference.
 
     Args:
         best: values of the chosen one, by seed.
@@ -201,9 +202,8 @@ def simple_regret(best: Sequence[float], others: Sequence[Sequence[float]], sign
     """
     if not others:
         return None
-    level = 1 - 2 * (1 - LEVEL) / len(others)  # two-sided, of which one side counts
     pairs = ([sign * (a - b) for a, b in zip(best, other, strict=True)] for other in others)
-    found = max(-estimate(differences, level=level).low for differences in pairs)
+    found = max(-chosen_among(differences, len(others), 1.0).low for differences in pairs)
     return max(0.0, found) if math.isfinite(found) else None
 
 

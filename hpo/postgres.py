@@ -19,6 +19,7 @@ from hpo.errors import LockLostError, UserError
 
 DRIVER = "postgresql+psycopg"
 LOCK_KEY = 0x68706F  # "hpo"; advisory locks of a database are its own
+MAKING_KEY = LOCK_KEY + 1
 LOCK_SECONDS = 120
 FROZEN_SECONDS = 30
 """After so long a session that holds the lock, or a transaction, and does nothing is ended: its process is frozen."""
@@ -36,6 +37,22 @@ CONNECT = {
 _TAKE = f"SELECT set_config('idle_session_timeout', '{FROZEN_SECONDS}s', false), pg_advisory_lock({LOCK_KEY}), pg_backend_pid()"  # noqa: E501
 _GIVE = f"SELECT pg_advisory_unlock({LOCK_KEY}), set_config('idle_session_timeout', '0', false)"
 _HELD = f"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = {LOCK_KEY} AND pid = "  # noqa: S608
+
+
+@contextmanager
+def making(engine: Engine) -> Iterator[None]:
+    """Hold the lock of whoever makes a study's run in MLflow: an advisory one of a session of its own.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: the server is away, or another has held it for two minutes.
+    """
+    with engine.connect() as connection:
+        session = connection.execution_options(isolation_level="AUTOCOMMIT")
+        session.exec_driver_sql(f"SELECT pg_advisory_lock({MAKING_KEY})")
+        try:
+            yield
+        finally:
+            session.invalidate()  # the lock ends with the session, whatever has become of that
 
 
 def with_driver(url: URL) -> URL:

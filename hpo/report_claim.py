@@ -90,9 +90,9 @@ def confirmed(found: Confirmation) -> list[str]:
             chance = "" if low > 0 else "; that may be chance, since no difference lies in the interval"
             between = f"{_between(metric, low, high)}{chance}"
         words.append(f"It is {gain} than the baseline{between}.")
-    if found.regret is not None and (k > 2 or best.is_baseline):  # else the baseline is the only other one
+    if found.regret is not None and (k > 2 or found.difference is None):  # else it is said of the baseline already
         others = f"none of the other {k - 1} is better" if k > 2 else "the other is not better"
-        by = f" by more than {_size(metric, found.regret)}" if found.regret > 0 else ""
+        by = f" by more than {_at_most(metric, found.regret)}" if found.regret > 0 else ""
         words.append(f"With 95 % confidence {others}{by}.")
     words.append("There is no score on a test split." if found.test is None else _test_words(found.test))
     if found.optimism is not None:
@@ -131,6 +131,12 @@ def _between(metric: str, low: float, high: float) -> str:
 
 def _better(metric: str, gain: float) -> str:
     return f"{_size(metric, gain)} {'better' if gain >= 0 else 'worse'}"
+
+
+def _at_most(metric: str, bound: float) -> str:
+    """A bound in words, never below it: rounded up at the last digit that is shown."""
+    digits = 4 if is_share(metric) else 3 - math.floor(math.log10(bound))
+    return _size(metric, math.ceil(bound * 10**digits - 1e-9) / 10**digits)
 
 
 def _size(metric: str, difference: float) -> str:

@@ -74,8 +74,7 @@ def open_study(
     description = description_of(trainer)
     facts = _facts(spec, description)
     attrs = study.user_attrs
-    joins = "hpo.facts" in attrs
-    if not joins:
+    if "hpo.facts" not in attrs:
         if study.get_trials(deepcopy=False):
             raise UserError(f"study {spec.name!r} in {store} was not made by hpo.run; use a new name")
         study.set_user_attr("hpo.study_id", uuid.uuid4().hex)
@@ -92,7 +91,7 @@ def open_study(
     identity = StudyIdentity(attrs["hpo.study_id"], spec.name, description)
     take_folder(folder, identity.study_id, leases.owners)
     outbox = open_outbox(outboxes, identity.study_id)
-    open_parent(outbox, identity, spec, str(store), joins=joins)
+    open_parent(outbox, identity, spec, str(store))
     _settle(spec, study, leases, outbox, folder)
     budget = n_trials if n_trials is not None else attrs.get("hpo.n_trials", spec.n_trials)
     return OpenStudy(study, identity, outbox, budget)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ class Store:
         storage: Optuna's, to be given to `optuna.load_study`; it keeps finished trials in memory, once for all studies.
         engine: SQLAlchemy's, for the tables that lie beside Optuna's.
         lock: held by whoever asks, claims or counts: they do it alone. It dies with its process.
+        making: held by whoever makes a study's run in MLflow, which may take its time; so not that lock.
         patience_seconds: how long an outage of the store is waited for.
     """
 
@@ -45,6 +47,7 @@ class Store:
     storage: BaseStorage
     engine: Engine
     lock: Callable[[], AbstractContextManager[None]]
+    making: Callable[[], AbstractContextManager[None]]
     patience_seconds: float = 0.0
     _inside: threading.local = field(default_factory=threading.local)
 
@@ -156,11 +159,12 @@ def _open_sqlite(path: Path, patience_seconds: float) -> Store:
         with of_process, file_lock(file):  # a file's lock is polled for: by one thread of the process, not by all
             yield
 
-    return Store(f"sqlite:///{path}", get_storage(storage), engine, lock, patience_seconds)
+    making = partial(file_lock, path.with_name(f"{path.name}.making.lock"))
+    return Store(f"sqlite:///{path}", get_storage(storage), engine, lock, making, patience_seconds)
 
 
 def _open_postgres(given: str, patience_seconds: float) -> Store:
-    from hpo.postgres import CONNECT, AdvisoryLock, with_driver
+    from hpo.postgres import CONNECT, AdvisoryLock, making, with_driver
 
     parsed = with_driver(make_url(given))
     url, shown = parsed.render_as_string(hide_password=False), masked(given)
@@ -181,7 +185,9 @@ def _open_postgres(given: str, patience_seconds: float) -> Store:
         raise UserError(f"--storage {shown!r}: {first_line(error)}") from None
     storage.scoped_session.remove()
     storage.engine.dispose()
-    return Store(url, get_storage(storage), storage.engine, AdvisoryLock(storage.engine).held, patience_seconds)
+    engine: Engine = storage.engine
+    lock = AdvisoryLock(engine).held
+    return Store(url, get_storage(storage), engine, lock, partial(making, engine), patience_seconds)
 
 
 def _of_another_version(url: str, error: RuntimeError) -> UserError:

@@ -47,8 +47,8 @@ class StudyIdentity:
     """What the trainer says of itself: data digest, network, device, data set."""
 
 
-def open_parent(outbox: Outbox, identity: StudyIdentity, spec: StudySpec, store_url: str, *, joins: bool) -> None:
-    """Let the study have its run; one machine makes it, those that join the study wait for that."""
+def open_parent(outbox: Outbox, identity: StudyIdentity, spec: StudySpec, store_url: str) -> None:
+    """Let the study have its run."""
     tags = {
         **_common_tags(identity),
         "hpo.kind": "study",
@@ -60,7 +60,7 @@ def open_parent(outbox: Outbox, identity: StudyIdentity, spec: StudySpec, store_
         f"Study **{spec.name}**: {spec.direction} the {spec.value} `{spec.metric}`.\n\nIts trials are the runs below."
     )
     payload = {"name": f"study {spec.name}", "tags": tags, "params": {}, "note": note, "dataset": _dataset(identity)}
-    outbox.put(PARENT, "open", {**payload, "joins": joins}, once="open")
+    outbox.put(PARENT, "open", payload, once="open")
 
 
 LEADERBOARD = "leaderboard.csv"

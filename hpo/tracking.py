@@ -6,7 +6,8 @@ trial as a failure. Training never waits for anything here.
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -30,15 +31,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 from hpo.errors import UserError, in_a_line
-from hpo.outbox import PARENT, Item, Outbox, now_ms
+from hpo.outbox import PARENT, Item, Outbox
 from hpo.tracked import ARTIFACTS_URL
 
 __all__ = ["MlflowClient", "MlflowException", "ModelVersion", "Tracker", "make_schema", "mlflow"]
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Lets the UI show it as model training, which it can't tell by itself."""
-JOINING_SECONDS = 30.0
-"""How long a machine that joined a study waits for the study's run, which the one that began it makes."""
 _POINTS_A_BATCH = 1_000
 _PARAMS_A_BATCH = 100
 _PARAM_LENGTH = 6_000
@@ -59,12 +58,14 @@ class Tracker:
         outbox: of the study.
         study: its name: the experiment's.
         study_id: the tag by which its runs are known among those of other people's studies of the same name.
+        alone: held while the study's own run is looked for and made, so that machines that begin at once share one.
     """
 
     uri: str
     outbox: Outbox
     study: str
     study_id: str
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext
     problem: str | None = None
     """Why the last delivery failed; None while all goes well."""
     _client: MlflowClient = field(init=False)
@@ -148,15 +149,13 @@ class Tracker:
         run, payload = items[0].run, items[0].payload
         if run_id is None:
             parent = {} if run == PARENT else {"mlflow.parentRunId": self._parent_id()}
-            run_id = self._find(run)
-            if run_id is None:
-                age = (now_ms() - items[0].timestamp_ms) / 1000
-                if payload.get("joins") and age < JOINING_SECONDS:  # else two that begin at once would both make it
-                    raise UserError("the machine that began the study has not told MLflow of it yet")
-                run_id = self._create(payload, parent, items[0].timestamp_ms)
-                self._made.add(run_id)
-            elif parent:  # it may be of a parent that is gone
-                self._client.set_tag(run_id, *next(iter(parent.items())))
+            with self.alone() if run == PARENT else nullcontext():
+                run_id = self._find(run)
+                if run_id is None:
+                    run_id = self._create(payload, parent, items[0].timestamp_ms)
+                    self._made.add(run_id)
+                elif parent:  # it may be of a parent that is gone
+                    self._client.set_tag(run_id, *next(iter(parent.items())))
             self.outbox.set_run_id(run, run_id, self.uri)
         params = [Param(name, str(value)[:_PARAM_LENGTH]) for name, value in payload["params"].items()]
         for start in range(0, len(params), _PARAMS_A_BATCH):
@@ -207,6 +206,8 @@ class Tracker:
         return self._steps[run_id, name]
 
     def _send_tags(self, run_id: str, items: list[Item]) -> None:
+        if "hpo.state" in items[0].payload and self._has_ended_since(run_id, items[0]):
+            return
         place = f"#/experiments/{self._experiment()}/runs/{run_id}/artifacts"
         tags = {name: str(value).replace(ARTIFACTS_URL, place) for name, value in items[0].payload.items()}
         self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
@@ -215,8 +216,13 @@ class Tracker:
         status = items[0].payload["status"]
         if RunStatus.is_terminated(RunStatus.from_string(status)):
             self._client.set_terminated(run_id, status, items[0].timestamp_ms)
-        else:
+        elif not self._has_ended_since(run_id, items[0]):
             self._client.update_run(run_id, status)
+
+    def _has_ended_since(self, run_id: str, item: Item) -> bool:
+        """Whether a run ended after a row was put: another machine went on with it, while the row could not be told."""
+        info = self._client.get_run(run_id).info
+        return RunStatus.is_terminated(RunStatus.from_string(info.status)) and (info.end_time or 0) >= item.timestamp_ms
 
     def _send_artifact(self, run_id: str, items: list[Item]) -> None:
         payload = items[0].payload

@@ -247,8 +247,8 @@ def test_where_the_baseline_wins_what_is_said_of_the_search_is_of_the_one_it_cho
     ("values", "words"),
     [
         (((0.61, 0.62, 0.63), (0.50, 0.52, 0.51), (0.40, 0.40, 0.42)), "95 % confidence none of the other 2 is better."),
-        (((0.61, 0.62, 0.63), (0.60, 0.61, 0.63), (0.40, 0.40, 0.42)), "2 is better by more than 0.77 points."),
-        (((0.61, 0.62, 0.63), (0.60, 0.61, 0.63)), "95 % confidence the other is not better by more than 0.31 points."),
+        (((0.61, 0.62, 0.63), (0.60, 0.61, 0.63), (0.40, 0.40, 0.42)), "2 is better by more than 1.41 points."),
+        (((0.61, 0.62, 0.63), (0.60, 0.61, 0.63)), "95 % confidence the other is not better by more than 0.77 points."),
     ],
 )  # fmt: skip
 def test_a_winner_is_compared_with_all_that_were_confirmed_beside_it(values, words):
@@ -261,6 +261,21 @@ def test_a_winner_is_compared_with_all_that_were_confirmed_beside_it(values, wor
     found = confirmation.confirmed(retrained, study="s", metric="val_accuracy", direction="maximize")
 
     assert words in " ".join(claim(spec(), [], found, "s"))
+
+
+@pytest.mark.parametrize(
+    ("metric", "bound", "words"),
+    [
+        ("val_accuracy", 2e-5, "0.01 points"),  # not 0.00, which would say that it is the best
+        ("val_accuracy", 0.0077, "0.77 points"),
+        ("val_accuracy", 0.00774, "0.78 points"),
+        ("val_loss", 0.0123412, "0.01235"),
+    ],
+)
+def test_a_bound_is_never_said_to_be_less_than_it_is(metric, bound, words):
+    found = dataclasses.replace(a_confirmation(difference=None), metric=metric, regret=bound)
+
+    assert f"the other is not better by more than {words}." in " ".join(claim(spec(), [], found, "s"))
 
 
 def test_a_difference_whose_interval_holds_none_may_be_chance():

@@ -2,12 +2,16 @@
 
 import shutil
 import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from mlflow import MlflowClient
 
 from hpo.errors import UserError
 from hpo.outbox import PARENT, open_outbox
+from hpo.storage import open_store
 from hpo.tracking import Tracker
 from hpo.tracking_store import open_uri
 from tests.end_to_end.stores import filled
@@ -84,25 +88,50 @@ def test_a_kill_between_making_a_run_and_noting_it_makes_no_second_run(client, o
     assert steps(client, outbox) == [0, 1, 2]
 
 
-def test_machines_that_begin_a_study_at_once_share_its_run(client, outbox, tmp_path, monkeypatch):
-    joining = open_outbox(tmp_path / "outbox of another machine", "s")
-    joining.put(PARENT, "open", {**STUDY, "joins": True}, once="open")
-    waiting = tracker(joining, tmp_path)
+def of_a_machine(tmp_path, number):
+    found = open_outbox(tmp_path / f"outbox of machine {number}", "s")
+    found.put(PARENT, "open", STUDY, once="open")
+    return found
 
-    waiting.deliver()
-    assert waiting.problem == "the machine that began the study has not told MLflow of it yet"
+
+def test_machines_that_begin_a_study_at_once_share_its_run(client, tmp_path):
+    making = open_store(f"sqlite:///{tmp_path / 'hpo.db'}").making
+    outboxes = [of_a_machine(tmp_path, number) for number in range(4)]
+    trackers = [Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", each, "s", "id", making) for each in outboxes]
+    at_once = threading.Barrier(len(trackers))
+
+    def deliver(each):
+        each._experiment()
+        at_once.wait()
+        each.deliver()
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(deliver, trackers))
+
+    assert [each.problem for each in trackers] == [None] * 4
+    (run,) = client.search_runs([client.get_experiment_by_name("s").experiment_id])
+    assert {each.run_id(PARENT) for each in outboxes} == {run.info.run_id}
+
+
+def test_what_a_machine_tells_late_does_not_undo_the_end_that_another_one_told(client, outbox, tmp_path):
     delivered(outbox, tmp_path)
-    delivered(joining, tmp_path)
+    outbox.put("0", "tags", {"hpo.state": "interrupted"})
+    outbox.put("0", "status", {"status": "SCHEDULED"})  # and its machine was gone before it could tell
+    time.sleep(0.01)
+    other = of_a_machine(tmp_path, 1)
+    other.put("0", "open", OPEN, once="open")
+    other.put("0", "tags", {"hpo.state": "complete"})
+    other.put("0", "status", {"status": "FINISHED"})
+    delivered(other, tmp_path)
 
-    assert joining.run_id(PARENT) == outbox.run_id(PARENT) is not None
+    delivered(outbox, tmp_path)
 
-    client.delete_run(outbox.run_id(PARENT))
-    joining.set_run_id(PARENT, None, "x")
-    monkeypatch.setattr("hpo.tracking.JOINING_SECONDS", 0.0)  # it has waited for long enough: that one is lost
-    joining.put(PARENT, "tags", {"hpo.state": "running"})
-    delivered(joining, tmp_path)
-
-    assert joining.run_id(PARENT) not in {None, outbox.run_id(PARENT)}
+    run = client.get_run(outbox.run_id("0"))
+    assert (run.info.status, run.data.tags["hpo.state"]) == ("FINISHED", "complete")
+    time.sleep(0.01)
+    outbox.put("0", "status", {"status": "RUNNING"})  # a trial that goes on after its end
+    delivered(outbox, tmp_path)
+    assert client.get_run(outbox.run_id("0")).info.status == "RUNNING"
 
 
 def test_a_run_deleted_in_the_ui_is_made_anew_with_all_its_points(client, outbox, tmp_path, caplog):
