@@ -45,14 +45,15 @@ def test_eight_processes_open_an_empty_database_at_once(url):
     assert [process.returncode for process in opening] == [0] * 8, said
 
 
-def test_of_many_only_one_holds_the_lock(url):
+@pytest.mark.parametrize("lock", ["lock", "making"])
+def test_of_many_only_one_holds_the_lock(url, lock):
     n_inside, most = 0, 0
 
     def count() -> None:
         nonlocal n_inside, most
         store = open_store(url)
         for _ in range(20):
-            with store.lock():
+            with getattr(store, lock)():
                 n_inside += 1
                 most = max(most, n_inside)
                 time.sleep(0.002)
@@ -65,6 +66,11 @@ def test_of_many_only_one_holds_the_lock(url):
         thread.join()
 
     assert most == 1
+
+
+def test_who_makes_a_study_s_run_holds_up_nobody_s_trials(url):
+    with open_store(url).making(), open_store(url).lock():
+        pass
 
 
 def test_what_is_done_under_a_lock_that_was_lost_is_not_committed(url):
