@@ -68,9 +68,9 @@ def _concluded(spec: StudySpec, options: Namespace, found: "Sequence[Retrained]"
         said = replace(said, test=_test(said, of, beside, trainer, folder))
         file = confirmation.write(said, folder)
     step = _how_many(of, beside, said)
-    outboxes = [open_outbox(Path(OUTBOX), study.user_attrs["hpo.study_id"]) for study in (of, beside)]
+    outboxes = [open_outbox(Path(OUTBOX), study_id_of(study)) for study in (of, beside)]
     # A machine that did not search has no outbox of it yet.
-    open_parent(outboxes[0], StudyIdentity(study_id_of(of), spec.name, description_of(trainer)), spec, str(store))
+    open_parent(outboxes[0], StudyIdentity(said.study_id, spec.name, description_of(trainer)), spec, str(store))
     for outbox in outboxes:
         log_confirmation(outbox, said, file, step=step)
     describe_study(outboxes[0], spec, of.get_trials(deepcopy=False), Path(options.workdir) / spec.name, "confirmed")

@@ -187,13 +187,7 @@ def take_folder(folder: Path, study_id: str, owners: Path) -> None:
     write_whole(mark, study_id.encode())
 
 
-def _settle(
-    spec: StudySpec,
-    study: optuna.Study,
-    leases: Leases,
-    outbox: Outbox,
-    folder: Path,
-) -> None:
+def _settle(spec: StudySpec, study: optuna.Study, leases: Leases, outbox: Outbox, folder: Path) -> None:
     """Bring MLflow's side up to what Optuna's store says: what a kill has left between the two."""
     trials = study.get_trials(deepcopy=False)
     for trial in abandoned(trials, leases):
