@@ -82,20 +82,25 @@ def the_page(folder, study, of=None):
     return page(gather(of or spec(), study, None, options(folder)), Review([]))
 
 
-def a_confirmation(**changes):
+def confirmed_of(*rows, params=None):
+    """What is confirmed of (trial, what the search saw, values by seed); trial 0 is the baseline."""
     retrained = [
         confirmation.Retrained(
             trial=number,
-            params={"rate": 0.1},
+            params=params or {},
             is_baseline=number == 0,
             searched=searched,
-            trials=(0, 1, 2),
+            trials=tuple(range(len(values))),
             values=values,
         )
-        for number, searched, values in ((4, 0.66, (0.63, 0.64, 0.65)), (0, 0.60, (0.58, 0.59, 0.60)))
+        for number, searched, values in rows
     ]
-    found = confirmation.confirmed(retrained, study="s", metric="val_accuracy", direction="maximize")
-    return dataclasses.replace(found, **changes)
+    return confirmation.confirmed(retrained, study="s", metric="val_accuracy", direction="maximize")
+
+
+def a_confirmation(**changes):
+    rows = (4, 0.66, (0.63, 0.64, 0.65)), (0, 0.60, (0.58, 0.59, 0.60))
+    return dataclasses.replace(confirmed_of(*rows, params={"rate": 0.1}), **changes)
 
 
 MIXED = (
@@ -227,14 +232,7 @@ def test_a_confirmed_claim_says_by_how_much_and_how_sure():
 
 
 def test_where_the_baseline_wins_what_is_said_of_the_search_is_of_the_one_it_chose():
-    values = ((0, 0.14, (0.14, 0.16)), (1, 0.16, (0.10, 0.12)))
-    retrained = [
-        confirmation.Retrained(
-            trial=number, params={}, is_baseline=number == 0, searched=searched, trials=(0, 1), values=seeds
-        )
-        for number, searched, seeds in values
-    ]
-    found = confirmation.confirmed(retrained, study="s", metric="val_accuracy", direction="maximize")
+    found = confirmed_of((0, 0.14, (0.14, 0.16)), (1, 0.16, (0.10, 0.12)))
 
     words = " ".join(claim(spec(), [], found, "s"))
 
@@ -252,13 +250,7 @@ def test_where_the_baseline_wins_what_is_said_of_the_search_is_of_the_one_it_cho
     ],
 )  # fmt: skip
 def test_a_winner_is_compared_with_all_that_were_confirmed_beside_it(values, words):
-    retrained = [
-        confirmation.Retrained(
-            trial=number, params={}, is_baseline=number == 0, searched=0.6, trials=(0, 1, 2), values=seeds
-        )
-        for number, seeds in enumerate(values)
-    ]
-    found = confirmation.confirmed(retrained, study="s", metric="val_accuracy", direction="maximize")
+    found = confirmed_of(*((number, 0.6, seeds) for number, seeds in enumerate(values)))
 
     assert words in " ".join(claim(spec(), [], found, "s"))
 
