@@ -9,7 +9,6 @@ intervals that are too narrow. They are of the mean over seeds, on this data set
 
 import argparse
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,10 +77,9 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def confirm_at_end(spec: StudySpec, options: Namespace) -> int:
-    """What `hpo.run --confirm` does when its search is done; nothing where that was only interrupted in time."""
+def confirm_at_end(spec: StudySpec, options: Namespace, searched: float) -> int:
+    """What `hpo.run --confirm` does when its search is done, after seconds; nothing where its time was up before."""
     from hpo.plan import affordable, kept_budget
-    from hpo.stages import command_began
     from hpo.storage import existing_store, load_study, study_names
 
     store = existing_store(options.storage)
@@ -89,9 +87,9 @@ def confirm_at_end(spec: StudySpec, options: Namespace) -> int:
     attrs = study.user_attrs if study is not None else {}
     n_trials = attrs.get("hpo.n_trials", spec.n_trials)
     if options.timeout is not None:
-        options.timeout -= time.time() - command_began()  # of both together
+        options.timeout -= searched  # it is of both together
     is_over = attrs.get(OVER, {}).get("budget") == kept_budget(spec, n_trials)
-    if study is None or not is_over or (options.timeout or 1.0) <= 0:
+    if study is None or not is_over or (options.timeout is not None and options.timeout <= 0):
         sys.stdout.write(f"study {spec.name} is confirmed when it is done: the same command goes on\n")
         return 0
     top, seeds = affordable(spec, n_trials, study.get_trials(deepcopy=False))

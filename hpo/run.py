@@ -6,6 +6,7 @@ for you to mend, 74 disk full, 130 and 143 interrupted.
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 
 from hpo.options import add_places, add_trainer, add_workers, ended, seconds, whole
@@ -34,7 +35,8 @@ def _run(options: argparse.Namespace, given: Sequence[str]) -> int:
     from hpo.confirm import confirm_at_end
     from hpo.plan import less_kept
 
-    return run_study(less_kept(spec), options) or confirm_at_end(spec, options)
+    began = time.monotonic()
+    return run_study(less_kept(spec), options) or confirm_at_end(spec, options, time.monotonic() - began)
 
 
 def parser() -> argparse.ArgumentParser:
