@@ -6,9 +6,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import optuna
 import pytest
@@ -31,15 +32,17 @@ pytestmark = [
 
 
 @contextmanager
-def machine(folder: Path, url: str, unseen: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The command at work in a folder of its own, on a host of its name; it sees nothing of another's folder."""
-    study = write_toy(folder, trials=2, epochs=80, pause=0.2)
+def machine(
+    study: Path, url: str, unseen: Path, more: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The command at work in its study's folder, on a host of that name; it sees nothing of another's folder."""
+    folder = study.parent
     command = [sys.executable, "-m", "hpo.run", "--study", str(study), "--storage", url, "--workers", "1"]
     with (folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(
             [*APART, folder.name, str(unseen), *command],
             cwd=folder,
-            env=environment(),
+            env={**environment(), **more},
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -56,11 +59,12 @@ def test_a_machine_that_stood_still_writes_nothing_over_its_trials_new_owner(tmp
     still, other = tmp_path / "still", tmp_path / "other"
     still.mkdir()
     other.mkdir()
-    with machine(still, url, other) as first:
+    studies = [write_toy(folder, trials=2, epochs=80, pause=0.2) for folder in (still, other)]
+    with machine(studies[0], url, other) as first:
         wait_for_epochs(still, 20)
         os.killpg(first.pid, signal.SIGSTOP)
         taken = witnessed(still)[-1][0]
-        with machine(other, url, still) as second:
+        with machine(studies[1], url, still) as second:
             deadline = time.monotonic() + 240
             while not (other / "witness.txt").exists() or (taken, "79") not in witnessed(other):
                 assert time.monotonic() < deadline, said(other)
