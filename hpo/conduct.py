@@ -53,9 +53,6 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
     reached("the study is loaded", began)
     store = open_store(options.storage)
     reached("the store is open", began)
-    tracking: Future[None] = Future()
-    # A daemon: no user's mistake waits for MLflow, and a signal but for some seconds.
-    threading.Thread(target=_open_tracking, args=(uri, began, tracking), name="tracking", daemon=True).start()
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160  # a pipe has no width: nothing is cut there
@@ -64,7 +61,7 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
         spec,
         store,
         uri,
-        tracking,
+        partial(_opened_tracking, uri, began),
         Path(options.workdir),
         display,
         is_safe=is_safe,
@@ -102,6 +99,14 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
         finally:
             conductor.display.close()
         return conductor.finish(launcher, code)
+
+
+def _opened_tracking(uri: str, began: float) -> Future[None]:
+    """Open MLflow's store in a thread of its own."""
+    done: Future[None] = Future()
+    # A daemon: no user's mistake waits for MLflow, and a signal but for some seconds.
+    threading.Thread(target=_open_tracking, args=(uri, began, done), name="tracking", daemon=True).start()
+    return done
 
 
 def _open_tracking(uri: str, began: float, done: Future[None]) -> None:

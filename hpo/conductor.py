@@ -6,8 +6,9 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hpo import times
 from hpo.delivery import Delivery, delivery_lock
 from hpo.display import Display, best_table
 from hpo.drawing import Drawing
-from hpo.errors import disk_is_full, in_a_line
+from hpo.errors import StoreLockedError, disk_is_full, in_a_line
 from hpo.launch import Launcher
 from hpo.leases import Leases, become_owner
 from hpo.names import OUTBOX
@@ -50,6 +51,8 @@ TIMED_OUT_SECONDS = 3.0
 """How long they are waited for at the end of a call that has used up its `--timeout`."""
 SIGNALLED_SECONDS = 2.0
 """How long MLflow is waited for at the end when a signal asked to end: all must be over within ten seconds."""
+AGAIN_SECONDS = 30.0
+"""After so long an MLflow store that could not be opened is tried again."""
 MADE_SECONDS = 5.0
 """How long its schema is waited for after the workers were asked to end: a first command's first seconds make it."""
 
@@ -61,14 +64,16 @@ class Conductor:
     spec: StudySpec
     store: Store
     tracking_uri: str
-    tracking: Future[None]
-    """Ends when MLflow's store can be used, or with what is wrong with it."""
+    open_tracking: Callable[[], Future[None]]
+    """Begins to open MLflow's store: ends when that can be used, or with what is wrong with it."""
     workdir: Path
     display: Display
     is_safe: bool
     """Whether nothing that can be known beforehand is wrong with MLflow's store: training need not wait for it."""
     may_grow: bool
     """Whether more trials can be asked for."""
+    _tracking: Future[None] = field(init=False)
+    _tried: float = field(default_factory=time.monotonic)
     _records: Records | None = None
     _delivery: Delivery | None = None
     _drawing: Drawing | None = None
@@ -77,11 +82,15 @@ class Conductor:
     _errors: list[str] = field(default_factory=list)
     _failed_in_a_row: int = 0
 
+    def __post_init__(self) -> None:
+        self._tracking = self.open_tracking()
+
     def go(self) -> bool:
-        """Whether what the workers need is there; raises what is wrong with it."""
-        if self.tracking.done():
-            self.tracking.result()
-        return self.is_safe or self.tracking.done()
+        """Whether what the workers need is there; raises what is wrong with it, unless it may be well by and by."""
+        if self._tracking.done():
+            with suppress(StoreLockedError):
+                self._tracking.result()
+        return self.is_safe or self._tracking.done()
 
     def on_event(self, worker: int, event: Mapping[str, Any]) -> None:
         """Take in what a worker tells."""
@@ -115,9 +124,11 @@ class Conductor:
         """Deliver to MLflow from when its store is there and the study is open; gives why it is not, where it can't."""
         if self._delivery is not None:
             return self._delivery.tracker.problem
-        if self._records is None or not self.tracking.done():
-            return None
-        if (error := self.tracking.exception()) is not None:
+        if self._records is None or not self._tracking.done():
+            return self._problem
+        if (error := self._tracking.exception()) is not None:
+            if time.monotonic() - self._tried > AGAIN_SECONDS:
+                self._tried, self._tracking = time.monotonic(), self.open_tracking()
             return in_a_line(error)
         from hpo.tracking import Tracker
 
@@ -238,7 +249,7 @@ class Conductor:
     def _delivered(self, outbox: Outbox, launcher: Launcher) -> int:
         """Let what waits be delivered; gives how many rows still wait."""
         began, told = time.monotonic(), False
-        while not self.tracking.done() and launcher.stopping_for <= MADE_SECONDS:
+        while not self._tracking.done() and launcher.stopping_for <= MADE_SECONDS:
             if time.monotonic() - began > PATIENT_SECONDS and not told:
                 told = True
                 self.display.say("MLflow's store is still being made")

@@ -34,6 +34,10 @@ class DiskFullError(HpoError):
     exit_code = 74
 
 
+class StoreLockedError(HpoError):
+    """A store that is there is held by somebody else; it can be used later."""
+
+
 class LeaseLostError(HpoError):
     """The trial has another owner by now."""
 

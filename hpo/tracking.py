@@ -142,6 +142,7 @@ class Tracker:
             return
         # The others belong to it: those still there are found again by their tags, and told of the new parent.
         log.warning("MLflow no longer has the run of %s: what it lacks of this study is delivered anew", _words(run))
+        self._experiment_id = None  # it may be gone, too
         for known in self.outbox.known_runs():
             self.outbox.set_run_id(known, None, self.uri)
 

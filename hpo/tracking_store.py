@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hpo.errors import DiskFullError, UserError, disk_is_full
+from hpo.errors import DiskFullError, StoreLockedError, UserError, disk_is_full
 from hpo.sqlite import make_once, refuse_network
 from hpo.tracked import DEFAULT_URI
 from hpo.urls import sqlite_path
@@ -53,6 +53,7 @@ def open_uri(uri: str, *, make: bool = True) -> str:
     Raises:
         UserError: as `check_uri`, and where its store is another version's.
         DiskFullError: no room to make it.
+        StoreLockedError: another program has held it for seconds.
     """
     check_uri(uri)
     if not uri.startswith("sqlite:") or not (make or sqlite_path(uri).is_file()):
@@ -74,6 +75,8 @@ def open_uri(uri: str, *, make: bool = True) -> str:
             raise UserError(
                 f"{path}: made by another version of MLflow; back it up and run `mlflow db upgrade {uri}`"
             ) from None
+        if "database is locked" in words:
+            raise StoreLockedError(f"{path}: another program holds MLflow's store") from None
         raise UserError(f"{path}: not a usable MLflow store ({words:.200})") from None
     return uri
 

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ERRORS = {
     "DataError", "UserError", "HpoError", "DiskFullError", "FailuresError", "RowFaultError", "LockLostError",
-    "LeaseLostError",
+    "LeaseLostError", "StoreLockedError",
 }  # fmt: skip
 TELLING = 7
 """So many letters in a row can be found by; shorter pieces are what was handed on from elsewhere."""
