@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from hpo.errors import DiskFullError, StoreLockedError, UserError, disk_is_full
 from hpo.sqlite import make_once, refuse_network
 from hpo.tracked import DEFAULT_URI
-from hpo.urls import sqlite_path
+from hpo.urls import masked, sqlite_path
 
 
 def check_uri(uri: str) -> bool:
@@ -23,16 +23,22 @@ def check_uri(uri: str) -> bool:
         parts = urlsplit(uri)
     except ValueError as error:
         raise UserError(f"--tracking-uri is no URI ({error}), need sqlite:///FILE or http://HOST:PORT") from None
-    if parts.password or (parts.username and parts.scheme.startswith("http")):
+    if "@" in uri and parts.scheme != "sqlite":  # wherever it stands: there is no other use for it
         raise UserError(
             "--tracking-uri must hold no user and password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     if parts.scheme in {"http", "https"}:
         if not parts.hostname:
-            raise UserError(f"--tracking-uri {uri!r} names no host, need http://HOST:PORT")
+            raise UserError(f"--tracking-uri {masked(uri)!r} names no host, need http://HOST:PORT")
+        try:
+            _ = parts.port
+        except ValueError:
+            raise UserError("--tracking-uri has a port that is none, need http://HOST:PORT") from None
+        if parts.query or parts.fragment:
+            raise UserError("--tracking-uri must end before its ? or #, need http://HOST:PORT")
         return True
     if parts.scheme != "sqlite":
-        raise UserError(f"--tracking-uri {uri!r} is not supported, need sqlite:///FILE or http://HOST:PORT")
+        raise UserError(f"--tracking-uri {masked(uri)!r} is not supported, need sqlite:///FILE or http://HOST:PORT")
     path = sqlite_path(uri)
     refuse_network(path)
     if uri == DEFAULT_URI and _is_file_store(Path("mlruns")):

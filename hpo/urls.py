@@ -1,5 +1,6 @@
 """URLs of databases: what they name, and how they may be shown."""
 
+import re
 from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
@@ -7,6 +8,9 @@ from sqlalchemy.exc import ArgumentError
 
 from hpo.errors import UserError
 from hpo.names import DEFAULT_URL
+
+_SHOWN = {"host", "port", "user", "dbname", "application_name", "connect_timeout", "target_session_attrs", "sslmode"}
+"""What a URL may say after its `?` and be shown; anything else may be a secret, if only by a slip of the keyboard."""
 
 
 def is_sqlite(url: str) -> bool:
@@ -18,7 +22,9 @@ def is_sqlite(url: str) -> bool:
     try:
         backend = make_url(url).get_backend_name()
     except (ArgumentError, ValueError):
-        raise UserError(f"--storage {masked(url)!r} is no URL, need sqlite:///FILE (such as {DEFAULT_URL})") from None
+        raise UserError(
+            f"--storage {masked(url)!r} is no URL, need sqlite:///FILE (such as {DEFAULT_URL}) or postgresql+psycopg://"
+        ) from None
     if backend not in {"sqlite", "postgresql"}:
         hint = "; write postgresql+psycopg://" if backend == "postgres" else ""
         raise UserError(
@@ -54,12 +60,14 @@ def masked(url: str) -> str:
         parsed = None
     if parsed is None or "@" in (parsed.host or ""):  # no URL, or one whose password has an @ in it
         head, at, tail = url.rpartition("@")
-        return f"{head.partition(':')[0]}://***@{tail}" if at else url
-    hidden = {key: "***" if "password" in key.lower() else value for key, value in parsed.query.items()}
+        text = f"{head.partition(':')[0]}://***@{tail}" if at else url
+        given = r"(\w+)(\s*=\s*)('[^']*'?|[^&\s]+)"
+        return re.sub(given, lambda m: m[0] if m[1].lower() in _SHOWN else f"{m[1]}{m[2]}***", text)
+    hidden = {key: value if key.lower() in _SHOWN else "***" for key, value in parsed.query.items()}
     return parsed.set(query=hidden).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
 
 def shown(argument: str) -> str:
     """An argument of a command line as it may be shown: a URL in it without its password."""
     head, equals, tail = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    return f"{head}{equals}{masked(tail)}" if "://" in tail and ("@" in tail or "password" in tail) else argument
+    return f"{head}{equals}{masked(tail)}" if "://" in tail and ("@" in tail or "?" in tail) else argument

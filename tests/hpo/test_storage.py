@@ -15,7 +15,9 @@ from hpo.urls import masked, shown
     ("url", "words"),
     [
         ("postgres://u:secret@h/d", "write postgresql+psycopg://"), ("mysql://u:secret@h/d", "not supported"),
-        ("nonsense", "is no URL"), ("sqlite://", "names no file"), ("sqlite:///:memory:", "names no file"),
+        ("nonsense", "is no URL"), ("host=h password=secret user=u", "is no URL"),
+        ("postgresql://u@127.0.0.1/d?passwd=secret", "invalid connection option"),
+        ("sqlite://", "names no file"), ("sqlite:///:memory:", "names no file"),
         ("postgresql+pg8000://u:secret@h/d", "is not supported, need postgresql+psycopg"),
         ("postgresql://u:secret@h", "names no database"),
         ("postgresql://u:se@cret@h/d", "must be written as %40"),
@@ -41,6 +43,7 @@ def test_a_password_is_masked_even_in_what_is_no_url():
     assert masked("x y://u:secret@h") == "x y://***@h"
     assert masked("postgresql:/u:secret@h/x") == "postgresql://***@h/x"
     assert masked("postgresql://u:sec@ret@h/x") == "postgresql://***@h/x"
+    assert masked("host=h password='se cret' user=u") == "host=h password=*** user=u"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,7 @@ def test_a_password_is_masked_even_in_what_is_no_url():
         ("postgresql://u:secret@h/d", "postgresql://u:***@h/d"),
         ("--storage=postgresql://u:secret@h/d", "--storage=postgresql://u:***@h/d"),
         ("postgresql://u@h/d?password=secret", "postgresql://u@h/d?password=***"),
+        ("postgresql://u@h/d?passwd=secret&sslmode=require", "postgresql://u@h/d?passwd=***&sslmode=require"),
         ("sftp://u:secret@h/d", "sftp://u:***@h/d"),
         ("my study.py", "my study.py"), ("--trials=3", "--trials=3"), ("s3://bucket/x", "s3://bucket/x"),
     ],

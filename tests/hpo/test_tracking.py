@@ -204,6 +204,9 @@ def test_a_store_without_room_is_a_problem_told_in_a_line(outbox, template, smal
     [
         ("http://me:secret@host", "MLFLOW_TRACKING_USERNAME"), ("file:///x", "need sqlite:///FILE or http"),
         ("http://", "names no host"), ("http://[::1", "is no URI"), ("postgresql://me:secret@h/d", "no user and password"),
+        ("http://h:secret/path@x", "no user and password"), ("me:secret@h:5000", "no user and password"),
+        ("http://h?token=secret", "must end before its"), ("ftp://h?token=secret", "is not supported"),
+        ("http://h:99999", "a port that is none"), ("http://h:secret", "a port that is none"),
     ],
 )  # fmt: skip
 def test_a_tracking_uri_that_can_not_be_is_one_line_without_its_secret(uri, words):
