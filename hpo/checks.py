@@ -27,7 +27,7 @@ from hpo.prepared import prepared_here
 from hpo.resume import abandoned, changes, description_of, rest_words
 from hpo.spec import StudySpec, Trainer
 from hpo.storage import Store, existing_store, load_study
-from hpo.tracked import RUN_STATUS, parent_status, ranking, rest_run
+from hpo.tracked import RUN_STATUS, log_end, parent_status, ranking, rest_run
 from hpo.urls import is_sqlite, sqlite_path
 
 _PACKAGES = ("torch", "optuna", "mlflow", "pandas", "numpy", "sqlalchemy")
@@ -311,7 +311,7 @@ def _tell(study: _Study, outbox: Outbox, uri: str, runs: Sequence[str], statuses
             is_done = state_of(study.stored, study.trials, at_work=False) == "done"
             parent_status(outbox, "FINISHED" if is_done else "SCHEDULED", words="done" if is_done else "interrupted")
         elif by_run[run].state.is_finished():
-            outbox.put(run, "status", {"status": RUN_STATUS[by_run[run].state]})
+            log_end(outbox, by_run[run].number, by_run[run].state, by_run[run].user_attrs.get("hpo.reason"))
         else:
             rest_run(outbox, by_run[run].number, rest_words(study.spec, by_run[run]))
     problem = deliver_all(uri, Path(OUTBOX), outbox, study.spec.name, study.study_id)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpo.errors import UserError
+from hpo.errors import UserError, in_a_line
 from hpo.names import STORAGE_VARIABLE
 from hpo.options import tracking_uri
 from hpo.stages import same_command
@@ -29,6 +29,8 @@ MAX_DEATHS = 3
 """A command that dies so often in a row on a node that lives is given up."""
 GRACE_SECONDS = 15.0
 CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
+"""How long whoever listens at an address has to answer as Ray does; importing Ray takes some of it."""
 CARRIED = ("MLFLOW_", "PG", "FER2013_", "HPO_", "AWS_", "GOOGLE_", "AZURE_", "DO_NOT_TRACK")
 """How variables begin that a command needs wherever it works."""
 SUMMARY = "best trials of"
@@ -64,10 +66,15 @@ def address_of(cluster: str) -> str | None:
     Raises:
         UserError: it names something else than Ray.
     """
-    kind, colon, address = cluster.partition(":")
-    if kind != "ray" or (colon and not address):
-        raise UserError(f"--cluster {cluster!r} is not supported, need ray or ray:ADDRESS; Slurm, see docs/cluster.md")
-    return address or None
+    if cluster == "ray":
+        return None
+    kind, _, address = cluster.partition(":")
+    host, _, port = address.rpartition(":")
+    if kind != "ray" or not host or "/" in host or not port.isdecimal():
+        raise UserError(
+            f"--cluster {cluster!r} is not supported, need ray or ray:HOST:PORT; Slurm, see docs/cluster.md"
+        )
+    return address
 
 
 def placed_arguments(given: Sequence[str]) -> list[str]:
@@ -105,7 +112,7 @@ def run_on_ray(options: Namespace, arguments: Sequence[str]) -> int:
         ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError) as error:
         if address is not None:
-            raise UserError(f"--cluster ray:{address}: {str(error).splitlines()[0]}") from None
+            raise UserError(f"--cluster ray:{address}: {in_a_line(error)}") from None
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         several = len({node["NodeManagerAddress"] for node in _nodes(ray)}) > 1
@@ -121,12 +128,19 @@ def run_on_ray(options: Namespace, arguments: Sequence[str]) -> int:
 
 
 def _refuse_silent(address: str) -> None:
-    """Refuse an address at which nobody listens: Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    """Refuse an address at which no Ray listens: Ray itself would try for minutes, and be deaf to Ctrl-C."""
+    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, ValueError, OverflowError) as error:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
         raise UserError(f"--cluster ray:{address}: no cluster answers at HOST:PORT ({error})") from None
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+    try:
+        is_ray = subprocess.run(ask, capture_output=True, check=False, timeout=ANSWER_SECONDS).returncode == 0
+    except subprocess.TimeoutExpired:
+        is_ray = False
+    if not is_ray:
+        raise UserError(f"--cluster ray:{address}: who listens there is no Ray cluster's head")
 
 
 def _carried(options: Namespace) -> dict[str, str]:

@@ -30,6 +30,7 @@ from hpo.spec import StudySpec
 from hpo.stages import command_began, reached
 from hpo.storage import open_store
 from hpo.tracking_store import check_uri, open_uri
+from hpo.urls import is_sqlite
 from hpo.worker import Assignment
 
 
@@ -57,6 +58,11 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
     if not console.is_terminal:
         console.width = 160  # a pipe has no width: nothing is cut there
     display = Display(console, spec)
+    if not is_sqlite(store.url) and uri.startswith("sqlite:"):
+        display.say(
+            f"MLflow's runs of this machine's trials go into {uri}; machines that share the study need one server for "
+            "all of them: --tracking-uri http://HOST:PORT"
+        )
     conductor = Conductor(
         spec,
         store,

@@ -194,7 +194,7 @@ class Conductor:
             records.leases.leave(undertaker)
             self._failed_in_a_row += 1
             self.display.say(f"trial {records.trial(lease.trial_id).number}: FAIL ({reason})")
-        if self._failed_in_a_row < MAX_FAILURES_IN_A_ROW:
+        if asked or self._failed_in_a_row < MAX_FAILURES_IN_A_ROW:
             return True
         self._errors.append(f"{MAX_FAILURES_IN_A_ROW} trials in a row failed: their workers died ({how})")
         return False
@@ -311,7 +311,10 @@ class Conductor:
 
     def _rest(self, code: int, *, done: bool) -> None:
         """Say in MLflow how the study is now, unless workers of another command are at it."""
-        if self._records is None or self._records_in_use():
+        if self._records is None:
+            return
+        self._records.end_runs_ended_elsewhere()
+        if self._records_in_use():
             return
         status = "FINISHED" if done else "FAILED" if code == 1 else "SCHEDULED"
         words = "done" if done else "interrupted"
@@ -330,7 +333,9 @@ class Conductor:
         say = self.display.say
         say(f"store: {self.store}")
         if waiting:
-            where = f"MLflow at {self.tracking_uri} is not reached yet"
+            is_file = self.tracking_uri.startswith("sqlite:")
+            what = "has not been told all yet" if is_file else "is not reached yet"
+            where = f"MLflow at {self.tracking_uri} {what}"
             say(f"{where}: {waiting} rows wait in {OUTBOX}/; the same command delivers them")
         if self.tracking_uri.startswith("sqlite:"):
             uri = "" if self.tracking_uri == DEFAULT_URI else f" --backend-store-uri {shlex.quote(self.tracking_uri)}"

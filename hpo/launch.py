@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
-from hpo.worker import STOPPED, Assignment
+from hpo.worker import STOPPED, TERMINALS, Assignment
 
 GRACE_SECONDS = 7.5
 """How long workers have to end cleanly; one batch may take longer, and the last checkpoint stands."""
@@ -116,13 +116,18 @@ class Launcher:
 
     def _start(self, number: int, selector: selectors.BaseSelector) -> None:
         assignment = replace(self.assignment, first=number == 0 and not self._gone, owner=uuid.uuid4().hex)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hpo.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env={**os.environ, **self.environment(number)},
-        )
+        # A terminal's Ctrl-C reaches it, too: it waits there until the worker has said that it ignores it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINALS)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "hpo.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                env={**os.environ, **self.environment(number)},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if process.stdin is None or process.stdout is None:
             raise AssertionError("a worker has pipes")
         os.set_blocking(process.stdout.fileno(), False)

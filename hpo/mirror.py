@@ -159,6 +159,8 @@ def open_mirror(url: str, study: str) -> Mirror:
 
     if url.startswith("memory:"):
         raise UserError(f"--workdir {url!r} is gone when this process ends, and no other one sees it")
+    if url.startswith("file://") and not url.startswith("file:///"):
+        raise UserError(f"--workdir {url!r} names a folder of no place, need file:///FOLDER")
     try:
         files, root = fsspec.core.url_to_fs(url)
         found = Mirror(files, f"{root.rstrip('/')}/{study}")

@@ -44,7 +44,9 @@ def add_workdir(parser: argparse.ArgumentParser) -> None:
 
 
 class _Workdir(argparse.Action):
-    def __call__(self, _parser: Any, namespace: argparse.Namespace, values: Any, _option: Any = None) -> None:
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, _option: Any = None) -> None:
+        if not values:
+            parser.error("argument --workdir: need a folder, or a URL")
         is_url = "://" in values
         namespace.mirror, namespace.workdir = (values, WORKDIR) if is_url else (None, values)
 
@@ -71,7 +73,7 @@ def add_trainer(parser: argparse.ArgumentParser) -> None:
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how many work."""
-    words = "worker processes on this machine [auto: one for each GPU, which is all it sees; one without any]"
+    words = "worker processes on this machine or auto [auto: one for each GPU, which is all it sees; one without any]"
     parser.add_argument("--workers", type=worker_count, metavar="N", help=words)
     words = "trials at a time in each worker [1 where workers are counted, else what is measured to be fastest]"
     parser.add_argument("--workers-per-device", type=whole(MAX_WORKERS), metavar="K", help=words)

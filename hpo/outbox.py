@@ -114,6 +114,15 @@ class Outbox:
             query = sa.select(sa.func.count()).select_from(_items).where(_items.c.run == run)
             return bool(connection.scalar(query))
 
+    def unended(self) -> list[str]:
+        """Trials whose run is not told to have ended, as far as this outbox goes."""
+        told = sa.select(sa.func.max(_items.c.id)).where(_items.c.kind == "status", _items.c.run != PARENT)
+        with self.engine.begin() as connection:
+            rows = connection.execute(
+                sa.select(_items.c.run, _items.c.payload).where(_items.c.id.in_(told.group_by(_items.c.run)))
+            )
+            return [row.run for row in rows if row.payload["status"] in {"RUNNING", "SCHEDULED"}]
+
     def run_id(self, run: str) -> str | None:
         """MLflow's id of a run, where it has one by now."""
         with self.engine.begin() as connection:

@@ -31,6 +31,7 @@ from hpo.tracked import (
     end_run,
     is_due,
     log_best,
+    log_end,
     log_times,
     log_value,
     put_artifact,
@@ -105,6 +106,14 @@ class Records:
         """
         if not self.leases.holds(lease):
             raise LeaseLostError(f"trial {lease.trial_id} has another owner")
+
+    def end_runs_ended_elsewhere(self) -> None:
+        """Let the runs that were begun from here say the end to which another machine brought their trials."""
+        unended = self.outbox.unended()
+        trials = self.trials() if unended else []
+        for trial in (trials[int(run)] for run in unended):
+            if trial.state.is_finished():
+                log_end(self.outbox, trial.number, trial.state, trial.user_attrs.get("hpo.reason"))
 
     def report(self, lease: Lease, epoch: int, value: float) -> None:
         """Tell Optuna a trial's intermediate value.

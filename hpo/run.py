@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add("--timeout", type=seconds, metavar="S", help="stop after S seconds; the same command goes on")
     add_places(found)
     add_workers(found)
-    add("--cluster", metavar="C", help="ray or ray:ADDRESS: work on every GPU of a Ray cluster (fer-hpo[ray])")
+    add("--cluster", metavar="C", help="ray or ray:HOST:PORT: work on every GPU of a Ray cluster (fer-hpo[ray])")
     add(
         "--confirm",
         action="store_true",

@@ -139,6 +139,12 @@ def end_run(outbox: Outbox, number: int, state: TrialState, *, reason: str | Non
     for file in sorted(p for p in artifacts.rglob("*") if p.is_file()) if artifacts.is_dir() else ():
         folder = file.parent.relative_to(artifacts).as_posix()
         put_artifact(outbox, run, file, "" if folder == "." else folder)
+    log_end(outbox, number, state, reason)
+
+
+def log_end(outbox: Outbox, number: int, state: TrialState, reason: str | None) -> None:
+    """Say how a trial ended."""
+    run = str(number)
     tags = {"optuna.state": state.name, "hpo.state": state.name.lower()}
     outbox.put(run, "tags", {**tags, **({"hpo.reason": reason[:4000]} if reason else {})})
     # Not once: a kill before Optuna is told lets the trial go on, and its run with it, before it ends again.

@@ -42,6 +42,8 @@ from hpo.stages import reached
 from hpo.storage import STORE_ERRORS, Store, first_line, load_study, open_store, read_trials
 from hpo.urls import is_sqlite, sqlite_path
 
+TERMINALS = (signal.SIGINT, signal.SIGHUP)
+"""Signals of a terminal: the launcher gets them too, and says SIGTERM."""
 STOPPED = 143
 PATIENCE_SECONDS = 600.0
 
@@ -99,8 +101,9 @@ def main() -> int:
     stopping = Stopping()
     all_lanes = [stopping]  # those of further lanes come to it
     signal.signal(signal.SIGTERM, lambda *_: _ask(all_lanes))
-    for number in (signal.SIGINT, signal.SIGHUP):  # the launcher gets them too, and says SIGTERM
+    for number in TERMINALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINALS)
     emit = _emitter(events, all_lanes)
     assignment = Assignment(**json.loads(sys.stdin.readline()))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_Told(emit)])

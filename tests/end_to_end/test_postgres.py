@@ -14,6 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from hpo.outbox import open_outbox
 from tests.end_to_end.stores import environment, runs
 from tests.hpo.postgres import a_server
 from tests.hpo.toy import witnessed, write_toy
@@ -75,13 +76,14 @@ def test_eight_workers_outlast_ten_restarts_of_the_server_and_a_minute_without_i
 def test_two_machines_finish_one_study_though_one_is_lost(tmp_path, postgres, is_copied):
     url, machines = postgres.url(uuid.uuid4().hex), [tmp_path / name for name in ("one", "two")]
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    commands = []
+    commands, arguments = [], []
     for folder in machines:
         folder.mkdir()
         study = write_toy(folder, trials=6, epochs=60, pause=0.2)
         args: tuple[str, ...] = ("--study", str(study), "--storage", url, "--tracking-uri", uri, "--workers", "1")
         if is_copied:
             args = (*args, "--workdir", f"file://{tmp_path}/shared")
+        arguments.append(args)
         commands.append(start(folder, *args, host=folder.name))
         wait_for(folder / "witness.txt", commands[-1], folder)
     while not 35 <= int(witnessed(machines[0])[-1][1]) < 50:  # amid a trial, some of which is copied by now
@@ -102,5 +104,11 @@ def test_two_machines_finish_one_study_though_one_is_lost(tmp_path, postgres, is
     starts_again = f"trial {lost} starts again from epoch 0: what it had trained is on another machine" in said
     assert starts_again != is_copied
     assert ((lost, "0") in witnessed(machines[1])) == starts_again
+    assert "need one server for all of them" in said.replace("\n", " ")
+    again = start(machines[0], *arguments[0], host="one")  # what it began another has ended, of which it must tell
+    assert again.wait(timeout=300) == 0, (machines[0] / "log.txt").read_text()
+    (outbox,) = (machines[0] / "outbox").glob("*.db")
+    assert open_outbox(outbox.parent, outbox.stem).unended() == []
     tracked = runs(tmp_path, "toy")
+    assert {each.info.status for each, _ in tracked.values()} == {"FINISHED"}
     assert all([step for step, _ in tracked[str(n)][1]["score"]] == list(range(60)) for n in range(6))

@@ -70,7 +70,7 @@ def test_the_demo_runs_on_both_nodes_and_a_lost_node_s_trial_goes_on_from_its_ch
 
 @pytest.mark.parametrize(
     ("cluster", "words"),
-    [("slurm", "need ray or ray:ADDRESS"), ("ray:127.0.0.1:1", "--cluster ray:127.0.0.1:1")],
+    [("slurm", "need ray or ray:HOST:PORT"), ("ray:127.0.0.1:1", "--cluster ray:127.0.0.1:1")],
 )
 def test_a_cluster_that_is_none_is_one_line(tmp_path, cluster, words):
     command = [sys.executable, "-m", "hpo.run", "--study", "demo", "--cluster", cluster]

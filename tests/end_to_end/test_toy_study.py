@@ -1,12 +1,14 @@
 """A user's own study through the real command: budget, states, failures, interruptions, changes."""
 
 import collections
+import os
 import signal
 import subprocess
 import sys
 import time
 
 import optuna
+import psutil
 import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
@@ -171,6 +173,18 @@ def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(tmp_path, number,
     assert run(tmp_path, "--study", str(study)).returncode == 0
     assert max(collections.Counter(witnessed(tmp_path)).values()) == 1
     assert [each.info.status for each, _ in runs(tmp_path, "toy").values()] == ["FINISHED"] * 4
+
+
+def test_a_ctrl_c_while_a_worker_comes_up_is_no_traceback(tmp_path):
+    command = start(tmp_path, "--study", str(write_toy(tmp_path)))
+    while not any("hpo.worker" in child.cmdline() for child in psutil.Process(command.pid).children()):
+        time.sleep(0.01)
+    time.sleep(0.3)  # it imports what it needs
+
+    os.killpg(command.pid, signal.SIGINT)  # as a terminal does
+
+    assert command.wait(timeout=60) == 130
+    assert "Traceback" not in (tmp_path / "log.txt").read_text()
 
 
 def test_a_timeout_is_no_error_and_the_same_command_goes_on(tmp_path):
@@ -348,6 +362,15 @@ def test_a_study_whose_every_trial_kills_its_worker_is_given_up(tmp_path):
     assert done.returncode == 1
     assert "3 trials in a row failed: their workers died (signal SIGKILL)" in done.stderr
     assert [t.state for t in trials(tmp_path, "toy")] == [TrialState.FAIL] * 3
+
+
+def test_workers_that_end_with_a_study_that_is_given_up_are_no_reason(tmp_path):
+    study = write_toy(tmp_path, trials=20, inject="os.kill(os.getpid(), 9)")
+
+    done = run(tmp_path, "--study", str(study), "--workers", "2")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["3 trials in a row failed: their workers died (signal SIGKILL)"]
 
 
 def test_a_prepare_that_raises_is_one_line(tmp_path):

@@ -30,7 +30,7 @@ def assert_waited_for(folder: Path, seconds: float) -> None:
         time.sleep(seconds)
 
     assert command.wait(timeout=300) == 0, said(folder)
-    assert "is not reached yet" not in said(folder)
+    assert "the same command delivers them" not in said(folder)
     assert sorted(witnessed(folder)) == sorted((str(n), str(epoch)) for n in range(6) for epoch in range(20))
     assert "a worker died" not in said(folder)
     assert "Traceback" not in said(folder)

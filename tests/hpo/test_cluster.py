@@ -1,5 +1,7 @@
 """Where commands are placed on a cluster, and with what."""
 
+import socket
+
 import pytest
 
 from hpo.cluster import Slot, _refuse_silent, address_of, placed_arguments, slots_of
@@ -39,12 +41,27 @@ def test_a_place_gets_paths_that_hold_anywhere_and_neither_cluster_nor_secret(tm
 def test_a_cluster_is_rays():
     assert address_of("ray") is None
     assert address_of("ray:head:6379") == "head:6379"
-    for cluster in ("slurm", "ray:"):
-        with pytest.raises(UserError, match="need ray or ray:ADDRESS"):
+    for cluster in (
+        "slurm",
+        "ray:",
+        "ray:head",
+        "ray:head:port",
+        "ray:auto",
+        "ray://head:10001",
+        "ray:ray://head:10001",
+    ):
+        with pytest.raises(UserError, match="need ray or ray:HOST:PORT"):
             address_of(cluster)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "nowhere:port", "127.0.0.1:99999999"])
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1:99999999"])
 def test_an_address_at_which_nobody_listens_is_one_line(address):
     with pytest.raises(UserError, match="no cluster answers at HOST:PORT"):
         _refuse_silent(address)
+
+
+def test_an_address_at_which_somebody_else_listens_is_one_line(monkeypatch):
+    monkeypatch.setattr("hpo.cluster.ANSWER_SECONDS", 3.0)
+    other = socket.create_server(("127.0.0.1", 0))
+    with other, pytest.raises(UserError, match="is no Ray cluster's head"):
+        _refuse_silent(f"127.0.0.1:{other.getsockname()[1]}")

@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from hpo.outbox import open_outbox
+from hpo.outbox import PARENT, open_outbox
 
 
 def test_a_named_row_is_kept_once_and_the_first_counts(tmp_path):
@@ -47,3 +47,19 @@ def test_eight_processes_that_open_it_at_once_each_put_theirs(tmp_path):
 
     assert [p.wait(timeout=120) for p in processes] == [0] * 8
     assert open_outbox(tmp_path, "s").n_waiting() == 80
+
+
+def test_trials_whose_last_status_is_no_end_are_known(tmp_path):
+    outbox = open_outbox(tmp_path, "s")
+    told = [
+        ("0", "RUNNING"),
+        (PARENT, "RUNNING"),
+        ("1", "RUNNING"),
+        ("0", "FINISHED"),
+        ("1", "SCHEDULED"),
+        ("2", "KILLED"),
+    ]
+    for run, status in told:
+        outbox.put(run, "status", {"status": status})
+
+    assert outbox.unended() == ["1"]
