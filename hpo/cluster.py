@@ -1,4 +1,4 @@
-"""`hpo.run --cluster ray[:ADDRESS]`: the same command on every GPU of a Ray cluster.
+"""`hpo.run --cluster ray[:HOST:PORT]`: the same command on every GPU of a Ray cluster.
 
 Ray only places it, and again where it died or a node joins: the study lives in the database, and every placed command
 works on it as a second one on any machine would. So losing the cluster loses nothing.
@@ -132,15 +132,16 @@ def _refuse_silent(address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise UserError(f"--cluster ray:{address}: no cluster answers at HOST:PORT ({error})") from None
     ask = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
     try:
-        is_ray = subprocess.run(ask, capture_output=True, check=False, timeout=ANSWER_SECONDS).returncode == 0
+        asked = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=ANSWER_SECONDS)
+        said = "" if asked.returncode == 0 else (asked.stderr.splitlines() or ["no"])[-1]
     except subprocess.TimeoutExpired:
-        is_ray = False
-    if not is_ray:
-        raise UserError(f"--cluster ray:{address}: who listens there is no Ray cluster's head")
+        said = f"nothing in {ANSWER_SECONDS:.0f} s"
+    if said:
+        raise UserError(f"--cluster ray:{address}: who listens there does not answer as a cluster's head does ({said})")
 
 
 def _carried(options: Namespace) -> dict[str, str]:

@@ -58,7 +58,7 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
     if not console.is_terminal:
         console.width = 160  # a pipe has no width: nothing is cut there
     display = Display(console, spec)
-    if not is_sqlite(store.url) and uri.startswith("sqlite:"):
+    if plan is None and not is_sqlite(store.url) and uri.startswith("sqlite:"):
         display.say(
             f"MLflow's runs of this machine's trials go into {uri}; machines that share the study need one server for "
             "all of them: --tracking-uri http://HOST:PORT"

@@ -19,7 +19,7 @@ from hpo import times
 from hpo.delivery import Delivery, delivery_lock
 from hpo.display import Display, best_table
 from hpo.drawing import Drawing
-from hpo.errors import StoreLockedError, disk_is_full, in_a_line
+from hpo.errors import HpoError, StoreLockedError, disk_is_full, in_a_line
 from hpo.launch import Launcher
 from hpo.leases import Leases, become_owner
 from hpo.names import OUTBOX
@@ -129,7 +129,7 @@ class Conductor:
         if (error := self._tracking.exception()) is not None:
             if time.monotonic() - self._tried > AGAIN_SECONDS:
                 self._tried, self._tracking = time.monotonic(), self.open_tracking()
-            return in_a_line(error)
+            return str(error) if isinstance(error, HpoError) else in_a_line(error)
         from hpo.tracking import Tracker
 
         records = self._records
@@ -249,10 +249,12 @@ class Conductor:
     def _delivered(self, outbox: Outbox, launcher: Launcher) -> int:
         """Let what waits be delivered; gives how many rows still wait."""
         began, told = time.monotonic(), False
+        if self._tracking.done() and self._tracking.exception() is not None:  # a last time
+            self._tried, self._tracking = began, self.open_tracking()
         while not self._tracking.done() and launcher.stopping_for <= MADE_SECONDS:
             if time.monotonic() - began > PATIENT_SECONDS and not told:
                 told = True
-                self.display.say("MLflow's store is still being made")
+                self.display.say("MLflow's store is still being opened")
             time.sleep(0.05)
         self._say_of_mlflow()
         if self._delivery is None:

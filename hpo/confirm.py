@@ -78,7 +78,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def confirm_at_end(spec: StudySpec, options: Namespace, searched: float) -> int:
-    """What `hpo.run --confirm` does when its search is done, after seconds; nothing where its time was up before."""
+    """What `hpo.run --confirm` does when its search is done; nothing where that was only interrupted in time.
+
+    Args:
+        spec: of the study.
+        options: as `hpo.run`'s.
+        searched: how many seconds of `--timeout` the search has used.
+    """
     from hpo.plan import affordable, kept_budget
     from hpo.storage import existing_store, load_study, study_names
 

@@ -2,6 +2,7 @@
 
 HpoError            1   the service can't go on
 ├── UserError       2   something to be mended by who called: a spec, a flag, data, a store
+│   └── StoreLockedError   a store that is there, and that somebody else holds
 ├── FailuresError   1   three trials in a row failed
 ├── DiskFullError  74   no room; nothing kept so far is harmed
 ├── LeaseLostError  -   another worker owns the trial by now: this one lets go of it in silence
@@ -24,6 +25,10 @@ class UserError(HpoError):
     exit_code = 2
 
 
+class StoreLockedError(UserError):
+    """A store that is there is held by somebody else; it can be used later."""
+
+
 class FailuresError(HpoError):
     """Three trials in a row failed: the cause is in the study, not in a trial."""
 
@@ -32,10 +37,6 @@ class DiskFullError(HpoError):
     """The disk has no room for what must be written."""
 
     exit_code = 74
-
-
-class StoreLockedError(HpoError):
-    """A store that is there is held by somebody else; it can be used later."""
 
 
 class LeaseLostError(HpoError):

@@ -1,6 +1,7 @@
 """Worker processes on this machine: starts them, listens to them, starts those again that die, ends all cleanly."""
 
 import json
+import math
 import os
 import selectors
 import signal
@@ -17,7 +18,8 @@ from hpo.worker import STOPPED, TERMINALS, Assignment
 GRACE_SECONDS = 7.5
 """How long workers have to end cleanly; one batch may take longer, and the last checkpoint stands."""
 MAX_DEATHS_IN_A_ROW = 9
-"""Deaths of workers with no epoch between before the whole is given up: three trials have failed of it by then."""
+"""Deaths of one worker with no epoch between before the whole is given up: three trials have failed of it by then. Each
+of the others may have died twice meanwhile with a trial that did not fail."""
 
 Event = Mapping[str, Any]
 
@@ -195,8 +197,14 @@ class Launcher:
             words = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             go_on = self.on_death(worker.assignment.owner, words, self.stopping)
             # One that can't even start will not by being started nine times.
-            self._deaths_in_a_row += 1 if worker.prepared else MAX_DEATHS_IN_A_ROW // 3
-            if not self.stopping and (not go_on or self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW):
+            most = MAX_DEATHS_IN_A_ROW + 2 * (self.n_workers - 1)
+            self._deaths_in_a_row += 1 if worker.prepared else math.ceil(most / 3)
+            if not self.stopping and go_on and self._deaths_in_a_row >= most:
+                go_on = False
+                self.on_event(
+                    number, {"event": "error", "text": f"workers died, with no epoch between; the last: {words}"}
+                )
+            if not self.stopping and not go_on:
                 self.exit_code = self.exit_code or 1
                 self.ask_to_stop()
         elif code in {1, 2, 74}:

@@ -158,9 +158,9 @@ def open_mirror(url: str, study: str) -> Mirror:
     import fsspec
 
     if url.startswith("memory:"):
-        raise UserError(f"--workdir {url!r} is gone when this process ends, and no other one sees it")
+        raise UserError(f"--workdir {masked(url)!r} is gone when this process ends, and no other one sees it")
     if url.startswith("file://") and not url.startswith("file:///"):
-        raise UserError(f"--workdir {url!r} names a folder of no place, need file:///FOLDER")
+        raise UserError(f"--workdir {masked(url)!r} is not absolute, need file:///FOLDER")
     try:
         files, root = fsspec.core.url_to_fs(url)
         found = Mirror(files, f"{root.rstrip('/')}/{study}")

@@ -216,7 +216,8 @@ class Tracker:
     def _send_status(self, run_id: str, items: list[Item]) -> None:
         status = items[0].payload["status"]
         if RunStatus.is_terminated(RunStatus.from_string(status)):
-            self._client.set_terminated(run_id, status, items[0].timestamp_ms)
+            if self._client.get_run(run_id).info.status != status:  # else another machine has told it, when it was so
+                self._client.set_terminated(run_id, status, items[0].timestamp_ms)
         elif not self._has_ended_since(run_id, items[0]):
             self._client.update_run(run_id, status)
 

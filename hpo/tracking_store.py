@@ -21,9 +21,10 @@ def check_uri(uri: str) -> bool:
     """
     try:
         parts = urlsplit(uri)
-    except ValueError as error:
-        raise UserError(f"--tracking-uri is no URI ({error}), need sqlite:///FILE or http://HOST:PORT") from None
-    if "@" in uri and parts.scheme != "sqlite":  # wherever it stands: there is no other use for it
+    except ValueError:
+        raise UserError("--tracking-uri is no URI, need sqlite:///FILE or http://HOST:PORT") from None
+    # Wherever it stands there is no other use for it, but in the path of a file.
+    if "@" in parts.netloc or ("@" in uri and parts.scheme != "sqlite"):
         raise UserError(
             "--tracking-uri must hold no user and password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )

@@ -3,14 +3,15 @@
 import re
 from pathlib import Path
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from hpo.errors import UserError
 from hpo.names import DEFAULT_URL
 
 _SHOWN = {"host", "port", "user", "dbname", "application_name", "connect_timeout", "target_session_attrs", "sslmode"}
-"""What a URL may say after its `?` and be shown; anything else may be a secret, if only by a slip of the keyboard."""
+"""What a URL may say after its `?` and be shown."""
+_PLAIN = re.compile(r"[\w.:/-]+")
 
 
 def is_sqlite(url: str) -> bool:
@@ -53,21 +54,22 @@ def is_missing(uri: str) -> bool:
 
 
 def masked(url: str) -> str:
-    """The URL without its password, whether or not it can be parsed."""
+    """The URL as it may be shown: without its password, and without whatever may be one by a slip of the keyboard."""
     try:
-        parsed: URL | None = make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):
-        parsed = None
-    if parsed is None or "@" in (parsed.host or ""):  # no URL, or one whose password has an @ in it
-        head, at, tail = url.rpartition("@")
-        text = f"{head.partition(':')[0]}://***@{tail}" if at else url
-        given = r"(\w+)(\s*=\s*)('[^']*'?|[^&\s]+)"
-        return re.sub(given, lambda m: m[0] if m[1].lower() in _SHOWN else f"{m[1]}{m[2]}***", text)
-    hidden = {key: value if key.lower() in _SHOWN else "***" for key, value in parsed.query.items()}
+        return re.sub(r"[:=].*", r"***", url, flags=re.DOTALL)  # whoever typed it knows what it was
+    if "@" in (parsed.host or "") or (
+        not parsed.drivername.startswith("sqlite") and re.search("[@#&;]", parsed.database or "")
+    ):
+        return f"{parsed.drivername}://***"
+    hidden = {
+        key: value if key in _SHOWN and _PLAIN.fullmatch(str(value)) else "***" for key, value in parsed.query.items()
+    }
     return parsed.set(query=hidden).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
 
 def shown(argument: str) -> str:
     """An argument of a command line as it may be shown: a URL in it without its password."""
     head, equals, tail = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    return f"{head}{equals}{masked(tail)}" if "://" in tail and ("@" in tail or "?" in tail) else argument
+    return f"{head}{equals}{masked(tail)}" if "://" in tail else argument

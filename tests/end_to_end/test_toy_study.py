@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import optuna
 import psutil
@@ -175,9 +176,17 @@ def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(tmp_path, number,
     assert [each.info.status for each, _ in runs(tmp_path, "toy").values()] == ["FINISHED"] * 4
 
 
+def has_a_worker(command: int) -> bool:
+    """Whether a command has started a worker."""
+    with suppress(psutil.Error):  # a child may end while it is looked at
+        return any("hpo.worker" in child.cmdline() for child in psutil.Process(command).children())
+    return False
+
+
 def test_a_ctrl_c_while_a_worker_comes_up_is_no_traceback(tmp_path):
     command = start(tmp_path, "--study", str(write_toy(tmp_path)))
-    while not any("hpo.worker" in child.cmdline() for child in psutil.Process(command.pid).children()):
+    while not has_a_worker(command.pid):
+        assert command.poll() is None
         time.sleep(0.01)
     time.sleep(0.3)  # it imports what it needs
 
@@ -370,7 +379,8 @@ def test_workers_that_end_with_a_study_that_is_given_up_are_no_reason(tmp_path):
     done = run(tmp_path, "--study", str(study), "--workers", "2")
 
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["3 trials in a row failed: their workers died (signal SIGKILL)"]
+    assert done.stderr.count("trials in a row failed: their workers died (signal SIGKILL)") == 1
+    assert "SIGTERM" not in done.stderr
 
 
 def test_a_prepare_that_raises_is_one_line(tmp_path):

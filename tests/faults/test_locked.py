@@ -18,10 +18,13 @@ pytestmark = pytest.mark.slow
 
 def assert_waited_for(folder: Path, seconds: float) -> None:
     """All stores of a study at work are held for so long; it ends whole."""
+    # Epochs long enough that a worker looks at the study's store first, which it waits for, and not at the outbox.
     study = write_toy(folder, trials=6, epochs=20, pause=1.0)
     command = start(folder, "--study", str(study), "--workers", "2")
     wait_for_epochs(folder, 10)
-    while not (folder / "mlflow.db").exists():  # it is held before the command has opened it
+    deadline = time.monotonic() + 120
+    while not (folder / "mlflow.db").exists():  # sqlite3.connect would make one
+        assert time.monotonic() < deadline, said(folder)
         time.sleep(0.01)
     with ExitStack() as held:
         for file in (folder / "hpo.db", folder / "mlflow.db", *folder.glob("outbox/*.db")):

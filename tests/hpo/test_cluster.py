@@ -54,7 +54,7 @@ def test_a_cluster_is_rays():
             address_of(cluster)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1:99999999"])
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1:99999999", "a..b:6379"])
 def test_an_address_at_which_nobody_listens_is_one_line(address):
     with pytest.raises(UserError, match="no cluster answers at HOST:PORT"):
         _refuse_silent(address)
@@ -63,5 +63,5 @@ def test_an_address_at_which_nobody_listens_is_one_line(address):
 def test_an_address_at_which_somebody_else_listens_is_one_line(monkeypatch):
     monkeypatch.setattr("hpo.cluster.ANSWER_SECONDS", 3.0)
     other = socket.create_server(("127.0.0.1", 0))
-    with other, pytest.raises(UserError, match="is no Ray cluster's head"):
+    with other, pytest.raises(UserError, match="does not answer as a cluster's head does"):
         _refuse_silent(f"127.0.0.1:{other.getsockname()[1]}")

@@ -40,10 +40,15 @@ def test_a_folder_that_takes_no_file_is_told_and_not_waited_for():
 
 
 def test_a_password_is_masked_even_in_what_is_no_url():
-    assert masked("x y://u:secret@h") == "x y://***@h"
-    assert masked("postgresql:/u:secret@h/x") == "postgresql://***@h/x"
-    assert masked("postgresql://u:sec@ret@h/x") == "postgresql://***@h/x"
-    assert masked("host=h password='se cret' user=u") == "host=h password=*** user=u"
+    assert masked("x y://u:secret@h") == "x y***"
+    assert masked("postgresql:/u:secret@h/x") == "postgresql***"
+    assert masked("postgresql://u:sec@ret@h/x") == "postgresql://***"
+    for slip in (
+        "host=h password='se cret' user=u", "Host=h;Username=u;Password=secret", "postgresql://u:secret/d", "hhtp://u:secret",
+        "postgresql://u/secret@h/d", "postgresql://u@h/d#password=secret", "postgresql://u@h/d&password=secret",
+        "postgresql://u@h/d?sslmode=require;password=secret", "http:///#secret", "sqlite://u:secret@h/x.db",
+    ):  # fmt: skip
+        assert "cret" not in masked(slip)
 
 
 @pytest.mark.parametrize(

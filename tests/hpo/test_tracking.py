@@ -134,6 +134,20 @@ def test_what_a_machine_tells_late_does_not_undo_the_end_that_another_one_told(c
     assert client.get_run(outbox.run_id("0")).info.status == "RUNNING"
 
 
+def test_an_end_that_another_machine_has_told_keeps_its_time(client, outbox, tmp_path):
+    outbox.put("0", "status", {"status": "FINISHED"})
+    delivered(outbox, tmp_path)
+    ended = client.get_run(outbox.run_id("0")).info.end_time
+    time.sleep(0.01)
+    other = of_a_machine(tmp_path, 1)
+    other.put("0", "open", OPEN, once="open")
+    other.put("0", "status", {"status": "FINISHED"})
+
+    delivered(other, tmp_path)
+
+    assert client.get_run(outbox.run_id("0")).info.end_time == ended
+
+
 def test_a_run_deleted_in_the_ui_is_made_anew_with_all_its_points(client, outbox, tmp_path, caplog):
     delivered(outbox, tmp_path)
     before = outbox.run_id("0")
@@ -206,7 +220,8 @@ def test_a_store_without_room_is_a_problem_told_in_a_line(outbox, template, smal
         ("http://", "names no host"), ("http://[::1", "is no URI"), ("postgresql://me:secret@h/d", "no user and password"),
         ("http://h:secret/path@x", "no user and password"), ("me:secret@h:5000", "no user and password"),
         ("http://h?token=secret", "must end before its"), ("ftp://h?token=secret", "is not supported"),
-        ("http://h:99999", "a port that is none"), ("http://h:secret", "a port that is none"),
+        ("http://h:99999", "a port that is none"), ("http://[secret]", "is no URI"),
+        ("sqlite://me:secret@h/x.db", "no user and password"), ("http://me:secret\uff20h", "is no URI"), ("http://h:secret", "a port that is none"),
     ],
 )  # fmt: skip
 def test_a_tracking_uri_that_can_not_be_is_one_line_without_its_secret(uri, words):
