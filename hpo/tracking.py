@@ -96,8 +96,14 @@ class Tracker:
             self.problem = cause_of(error)
 
     def _batches(self, items: Sequence[Item]) -> Iterator[list[Item]]:
-        """Neighbours of one run that are all metrics go together; everything else by itself."""
-        for (_, kind), group in groupby(items, key=lambda item: (item.run, item.kind)):
+        """Neighbours of one run that are all metrics go together; everything else by itself.
+
+        Run by run, in the order in which they come, and the study's own so before its trials': of eight that train at a
+        time each row would go alone, and what has gathered in an outage take minutes.
+        """
+        turn = {run: n for n, run in enumerate(dict.fromkeys(item.run for item in items))}
+        by_run = sorted(items, key=lambda item: turn[item.run])
+        for (_, kind), group in groupby(by_run, key=lambda item: (item.run, item.kind)):
             found = list(group)
             if kind != "metrics":
                 yield from ([item] for item in found)

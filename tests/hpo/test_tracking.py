@@ -77,6 +77,21 @@ def test_every_row_arrives_once_however_often_it_is_sent(client, outbox, tmp_pat
     assert len(client.search_runs([client.get_experiment_by_name("s").experiment_id])) == 2
 
 
+def test_points_of_trials_that_train_at_a_time_go_together_all_the_same(client, outbox, tmp_path):
+    outbox.put("1", "open", {**OPEN, "tags": {"hpo.study_id": "id", "optuna.trial_number": "1"}}, once="open")
+    for epoch in range(3, 100):
+        for run in ("0", "1"):
+            outbox.put(run, "metrics", {"step": epoch, "metrics": {"a": 0.5}}, once=f"epoch:{epoch}")
+
+    batches = list(tracker(outbox, tmp_path)._batches(outbox.waiting()))
+
+    assert [(batch[0].run, batch[0].kind, len(batch)) for batch in batches] == [
+        (PARENT, "open", 1), ("0", "open", 1), ("0", "metrics", 100), ("1", "open", 1), ("1", "metrics", 97),
+    ]  # fmt: skip
+    delivered(outbox, tmp_path)
+    assert steps(client, outbox) == [*range(100)]
+
+
 def test_a_kill_between_making_a_run_and_noting_it_makes_no_second_run(client, outbox, tmp_path):
     delivered(outbox, tmp_path)
     run_id = outbox.run_id("0")
