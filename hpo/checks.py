@@ -60,6 +60,7 @@ class _Study:
         folder: of its trials; None where it is not here.
         outbox: None where it is not here.
         live: numbers of the trials that somebody works on.
+        is_alone: whether its store is one machine's, and so all that MLflow is told comes from here.
     """
 
     spec: StudySpec
@@ -70,6 +71,7 @@ class _Study:
     folder: Path | None
     outbox: Outbox | None
     live: frozenset[int]
+    is_alone: bool
 
     @property
     def resting(self) -> list[FrozenTrial]:
@@ -119,7 +121,9 @@ def _opened(spec: StudySpec, store: Store, workdir: Path) -> _Study:
     is_here = (Path(OUTBOX) / f"{study_id}.db").is_file()
     outbox = open_outbox(Path(OUTBOX), study_id) if is_here else None
     live = frozenset(live_in(leases, trials))
-    return _Study(spec, stored, study_id, trials, leases, own_folder(stored, workdir), outbox, live)
+    return _Study(
+        spec, stored, study_id, trials, leases, own_folder(stored, workdir), outbox, live, is_sqlite(store.url)
+    )
 
 
 def _store(store: Store) -> Iterator[Finding]:
@@ -259,7 +263,10 @@ def _mlflow(study: _Study, uri: str) -> Iterator[Finding]:
         yield Finding("MLflow", str(error), is_fault=True)
         return
     outbox = study.outbox
-    wrong = list(_wrong_runs(study, statuses))
+    wrong, lost = list(_wrong_runs(study, statuses)), _lost_runs(study, statuses)
+    if lost:
+        text = f"{_trials(lost)}: no run, and {OUTBOX}/ knows nothing of it"
+        yield Finding("MLflow", text, is_fault=True)
     n_waiting = 0 if outbox is None or study.live else outbox.n_waiting()
     if wrong or n_waiting:
         words = [f"{n_waiting} rows are not delivered"] if n_waiting else []
@@ -268,8 +275,14 @@ def _mlflow(study: _Study, uri: str) -> Iterator[Finding]:
             words.append(f"and {len(wrong) - _NAMED} more")
         mend = None if outbox is None else partial(_tell, study, outbox, uri, [run for run, _ in wrong], statuses)
         yield Finding("MLflow", "; ".join(words), is_fault=True, mend=mend)
-    else:
+    elif not lost:
         yield Finding("MLflow", f"{uri}: {len(statuses)} runs, each as its trial is")
+
+
+def _lost_runs(study: _Study, statuses: Mapping[str, str]) -> list[FrozenTrial]:
+    """Trials that have a value, and of which MLflow knows nothing and can't be told."""
+    ended = [t for t in study.trials if t.state.name in {"COMPLETE", "PRUNED"}] if study.is_alone else []
+    return [t for t in ended if str(t.number) not in statuses and not _is_known(study, str(t.number))]
 
 
 def _wrong_runs(study: _Study, statuses: Mapping[str, str]) -> Iterator[tuple[str, str]]:

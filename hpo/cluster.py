@@ -68,6 +68,8 @@ def address_of(cluster: str) -> str | None:
     """
     if cluster == "ray":
         return None
+    if "@" in cluster:
+        raise UserError("--cluster takes no user and password, need ray or ray:HOST:PORT")
     kind, _, address = cluster.partition(":")
     host, _, port = address.rpartition(":")
     if kind != "ray" or not host or "/" in host or not port.isdecimal():

@@ -38,6 +38,7 @@ from hpo.tracked import (
     ranking,
     rest_run,
 )
+from hpo.urls import is_sqlite
 from hpo.whole import write_whole
 
 log = logging.getLogger("hpo")
@@ -119,6 +120,10 @@ class Conductor:
         self._drawing = Drawing(self.spec.draw, outbox, folder)
         self._drawing.add_left(self._trials())
         self.display.open(self._trials(), n_trials)
+        if is_sqlite(self.store.url):  # else another machine's outbox has them
+            ended = [t for t in self._trials() if t.state in {TrialState.COMPLETE, TrialState.PRUNED}]
+            if lost := outbox.strangers([str(t.number) for t in ended]):
+                self.display.say(f"{OUTBOX}/ knows nothing of {len(lost)} ended trials: MLflow can't be told of them")
 
     def _deliver(self) -> str | None:
         """Deliver to MLflow from when its store is there and the study is open; gives why it is not, where it can't."""

@@ -149,11 +149,14 @@ def _code_of(body: Callable[[], int], verbose: bool) -> int:  # noqa: FBT001
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        from hpo.storage import STORE_ERRORS, first_line
+        from hpo.storage import STORE_ERRORS, damage, first_line
 
         if not isinstance(error, STORE_ERRORS):
             raise
         log.debug("%s", error, exc_info=True)
+        if (damaged := damage(error)) is not None:
+            _say(damaged)
+            return UserError.exit_code
         _say(f"the store can't be used now: {first_line(error)}")
         return DiskFullError.exit_code if disk_is_full(error) else HpoError.exit_code
 

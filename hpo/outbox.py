@@ -6,7 +6,7 @@ MLflow has them: a server that has lost them, or another one, is told everything
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -113,6 +113,12 @@ class Outbox:
         with self.engine.begin() as connection:
             query = sa.select(sa.func.count()).select_from(_items).where(_items.c.run == run)
             return bool(connection.scalar(query))
+
+    def strangers(self, runs: Collection[str]) -> list[str]:
+        """Those of which nothing was ever put here."""
+        with self.engine.begin() as connection:
+            known = set(connection.scalars(sa.select(_items.c.run).distinct()))
+        return [run for run in runs if run not in known]
 
     def unended(self) -> list[str]:
         """Trials whose run is not told to have ended, as far as this outbox goes."""

@@ -177,7 +177,9 @@ def take_folder(folder: Path, study_id: str, owners: Path) -> None:
         if any(folder.iterdir()):
             if has_live_owners(owners):
                 raise UserError(f"{folder} is another study's, and workers are at work here; use another --workdir")
-            folder.rename(folder.with_name(f"{folder.name}.before-{owner[:8]}"))
+            aside = folder.with_name(f"{folder.name}.before-{owner[:8]}")
+            folder.rename(aside)
+            log.warning("%s was of another study, which the store does not hold: it is %s now", folder, aside)
         else:
             folder.rmdir()
     ours = folder.with_name(f"{folder.name}.before-{study_id[:8]}")

@@ -87,6 +87,17 @@ STORE_ERRORS = (SQLAlchemyError, StorageInternalError, LockLostError)
 """What a store raises that can't be used."""
 
 
+def damage(error: BaseException) -> str | None:
+    """What to tell of an error that says that a SQLite file is damaged; None for any other."""
+    text = first_line(error)
+    is_damaged = "malformed" in text or "not a database" in text
+    return (
+        f"the store is damaged ({text}): put a copy in its place, or try `sqlite3 FILE .recover`"
+        if is_damaged
+        else None
+    )
+
+
 def is_away(error: BaseException) -> bool:
     """Whether an error says that a store can't be reached or used now, and not that something is wrong with it."""
     cause: BaseException | None = error
@@ -139,6 +150,8 @@ def _open_sqlite(path: Path, patience_seconds: float) -> Store:
         if not path.parent.is_dir():
             raise UserError(f"--storage 'sqlite:///{path}': the folder {path.parent} is not there")
         make_once(path, _make_schema)
+        if path.stat().st_size == 0:  # SQLite takes it for a store that holds nothing yet
+            raise UserError(f"{path}: an empty file, and no store; put a copy in its place, or remove it to begin anew")
         storage = RDBStorage(_optuna_url(path), engine_kwargs={"connect_args": {"timeout": 60.0}, **_POOL})
     except OSError as error:
         if disk_is_full(error):

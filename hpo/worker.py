@@ -39,7 +39,7 @@ from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
 from hpo.spec import Context, StudySpec, Trainer
 from hpo.stages import reached
-from hpo.storage import STORE_ERRORS, Store, first_line, load_study, open_store, read_trials
+from hpo.storage import STORE_ERRORS, Store, damage, first_line, load_study, open_store, read_trials
 from hpo.urls import is_sqlite, sqlite_path
 
 TERMINALS = (signal.SIGINT, signal.SIGHUP)
@@ -122,6 +122,9 @@ def main() -> int:
             emit({"event": "error", "text": _full(error, assignment)})
             return DiskFullError.exit_code
         text = first_line(error)
+        if (damaged := damage(error)) is not None:
+            emit({"event": "error", "text": damaged})
+            return UserError.exit_code
         if isinstance(error, OSError):  # a folder that can't be written, and the like: nothing that goes away
             emit({"event": "error", "text": f"{error.filename or assignment.workdir}: {error.strerror or text}"})
             return UserError.exit_code

@@ -95,10 +95,11 @@ class CheckpointFolder:
                         file.unlink()  # so that it is written anew when its epoch comes again
                         raise ValueError(f"{file.name} is damaged")
                 payload = torch.load(path, map_location="cpu", weights_only=True)
+                if not isinstance(payload, dict):
+                    raise TypeError(f"{path.name} is no checkpoint")
                 weights = load_file(best)
-            except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, KeyError, EOFError) as error:
-                reason = str(error).splitlines()[0]
-                log.warning("%s: the checkpoint of epoch %s can't be used (%s)", self.path, entry.get("epoch"), reason)
+            except Exception as error:  # whatever reading a file raises that is none of ours
+                log.warning("%s: the checkpoint of epoch %s can't be used (%s)", self.path, entry["epoch"], _why(error))
                 continue
             yield payload, weights
 
@@ -200,6 +201,12 @@ def weights_faults(path: Path) -> Iterator[str]:
             load_file(path)
     except (SafetensorError, OSError) as error:
         yield f"{path} is damaged ({str(error).splitlines()[0]})"
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # torch's own words tell how to switch this off
+        return "it holds something else than tensors and plain values"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _is_whole(entry: object) -> bool:

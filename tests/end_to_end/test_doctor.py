@@ -1,6 +1,7 @@
 """The doctor finds what a kill, a server or a disk has left behind, and mends what it safely can."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -151,6 +152,20 @@ def test_a_damaged_store_is_said(done, tmp_path):
     assert found.returncode != 0
     assert "damaged" in found.stdout + found.stderr or "malformed" in found.stdout + found.stderr
     assert "Traceback" not in found.stderr
+    more = run(tmp_path, "--study", str(done), "--trials", "3")
+    assert more.returncode == 2, more.stdout + more.stderr
+    assert [line.startswith("the store is damaged (") for line in more.stderr.splitlines()] == [True]
+
+
+def test_an_outbox_that_is_gone_with_what_it_had_not_told_is_said(done, tmp_path):
+    shutil.rmtree(tmp_path / "outbox")
+    (tmp_path / "mlflow.db").unlink()
+
+    more = run(tmp_path, "--study", str(done), "--trials", "3")
+    found = doctor(tmp_path, str(done))
+
+    assert "outbox/ knows nothing of 2 ended trials" in more.stdout
+    assert wrong(found.stdout) == ["MLflow       wrong   trials 0, 1: no run, and outbox/ knows nothing of it"]
 
 
 def test_no_such_study_is_one_line(tmp_path):

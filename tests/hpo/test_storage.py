@@ -73,6 +73,15 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path):
         open_store(f"sqlite:///{tmp_path / 'hpo.db'}")
 
 
+def test_an_empty_file_is_no_store_and_stays_as_it_is(tmp_path):
+    (tmp_path / "hpo.db").touch()
+
+    with pytest.raises(UserError, match="an empty file, and no store"):
+        open_store(f"sqlite:///{tmp_path / 'hpo.db'}")
+
+    assert (tmp_path / "hpo.db").stat().st_size == 0
+
+
 def test_trials_are_read_before_the_lock_is_taken_and_where_there_is_no_study_nothing_is(tmp_path):
     store = open_store(f"sqlite:///{tmp_path / 'hpo.db'}")
     read_trials(store, "x")

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import pickle
 
@@ -171,6 +172,38 @@ def test_a_pickle_is_never_run(folder, capsys):
 
     assert newest(folder) == 2
     assert "canary" not in capsys.readouterr().out
+
+
+def rewritten(folder: CheckpointFolder, key: str, content: bytes) -> None:
+    """The newest file of that kind is another, and the manifest says so, as only a hand does it."""
+    manifest = folder.path / "manifest.json"
+    entries = json.loads(manifest.read_text())
+    (folder.path / entries[-1][key]).write_bytes(content)
+    sums = {"file": "sha256", "best_file": "best_sha256"}
+    entries[-1][sums[key]] = hashlib.sha256(content).hexdigest()
+    manifest.write_text(json.dumps(entries))
+
+
+def saved(content: object) -> bytes:
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("key", "content"),
+    [
+        ("file", b""), ("file", b"\x80\x02."), ("file", b"\x80\x02\x85."), ("file", b"\x80\x02K\x01K\x01K\x01s."),
+        ("file", pickle.dumps(print)), ("file", saved([1, 2])), ("file", saved(None)),
+        ("best_file", b""), ("best_file", b"x"), ("best_file", b"\xff" * 64),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_read_is_passed_over_though_its_checksum_is_right(folder, key, content, caplog):
+    rewritten(folder, key, content)
+
+    assert newest(folder) == 2
+    assert "the checkpoint of epoch 3 can't be used (" in caplog.text
+    assert "weights_only" not in caplog.text
 
 
 def test_what_is_not_whole_is_told_and_left(folder):
