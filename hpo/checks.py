@@ -282,7 +282,8 @@ def _mlflow(study: _Study, uri: str) -> Iterator[Finding]:
 def _lost_runs(study: _Study, statuses: Mapping[str, str]) -> list[FrozenTrial]:
     """Trials that have a value, and of which MLflow knows nothing and can't be told."""
     ended = [t for t in study.trials if t.state.name in {"COMPLETE", "PRUNED"}] if study.is_alone else []
-    return [t for t in ended if str(t.number) not in statuses and not _is_known(study, str(t.number))]
+    without = {str(t.number): t for t in ended if str(t.number) not in statuses}
+    return [without[run] for run in (without if study.outbox is None else study.outbox.strangers(without))]
 
 
 def _wrong_runs(study: _Study, statuses: Mapping[str, str]) -> Iterator[tuple[str, str]]:

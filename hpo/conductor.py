@@ -118,10 +118,11 @@ class Conductor:
         self._records = Records(self.spec, self.store, study, leases, outbox, identity, folder)
         parent_status(outbox, "RUNNING", words="running")
         self._drawing = Drawing(self.spec.draw, outbox, folder)
-        self._drawing.add_left(self._trials())
-        self.display.open(self._trials(), n_trials)
+        trials = self._trials()
+        self._drawing.add_left(trials)
+        self.display.open(trials, n_trials)
         if is_sqlite(self.store.url):  # else another machine's outbox has them
-            ended = [t for t in self._trials() if t.state in {TrialState.COMPLETE, TrialState.PRUNED}]
+            ended = [t for t in trials if t.state in {TrialState.COMPLETE, TrialState.PRUNED}]
             if lost := outbox.strangers([str(t.number) for t in ended]):
                 self.display.say(f"{OUTBOX}/ knows nothing of {len(lost)} ended trials: MLflow can't be told of them")
 

@@ -90,12 +90,9 @@ STORE_ERRORS = (SQLAlchemyError, StorageInternalError, LockLostError)
 def damage(error: BaseException) -> str | None:
     """What to tell of an error that says that a SQLite file is damaged; None for any other."""
     text = first_line(error)
-    is_damaged = "malformed" in text or "not a database" in text
-    return (
-        f"the store is damaged ({text}): put a copy in its place, or try `sqlite3 FILE .recover`"
-        if is_damaged
-        else None
-    )
+    if "malformed" not in text and "not a database" not in text:
+        return None
+    return f"the store is damaged ({text}): put a copy in its place, or try `sqlite3 FILE .recover`"
 
 
 def is_away(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from hpo.times import TIMES
 from tests.end_to_end.stores import run, runs
 from tests.faults.campaign import said
-from tests.faults.test_frozen import APART, machine
+from tests.faults.test_frozen import NEEDS_APART, machine
 from tests.hpo.toy import wait_for_epochs, witnessed, write_toy
 
 HOUR, DAY = 3600, 86_400
@@ -26,10 +26,7 @@ TELLING = 'Path("clock.txt").open("a").write(f"{time.time()}\\n")'
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is here to give a process a clock of its own"),
-    pytest.mark.skipif(
-        subprocess.run([*APART, "other", "/mnt", "true"], check=False, capture_output=True).returncode != 0,
-        reason="nothing can be set apart here (unshare --uts --mount)",
-    ),
+    NEEDS_APART,
 ]
 
 

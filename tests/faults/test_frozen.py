@@ -22,13 +22,11 @@ from tests.hpo.toy import wait_for_epochs, witnessed, write_toy
 APART = ["unshare", "--uts", "--mount", "sh", "-c", 'hostname "$0" && mount -t tmpfs none "$1" && shift && exec "$@"']
 """A host name of its own, and a folder that it does not see."""
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        subprocess.run([*APART, "other", "/mnt", "true"], check=False, capture_output=True).returncode != 0,
-        reason="nothing can be set apart here (unshare --uts --mount)",
-    ),
-]
+NEEDS_APART = pytest.mark.skipif(
+    subprocess.run([*APART, "other", "/mnt", "true"], check=False, capture_output=True).returncode != 0,
+    reason="nothing can be set apart here (unshare --uts --mount)",
+)
+pytestmark = [pytest.mark.slow, NEEDS_APART]
 
 
 @contextmanager
