@@ -52,6 +52,8 @@ TIMED_OUT_SECONDS = 3.0
 """How long they are waited for at the end of a call that has used up its `--timeout`."""
 SIGNALLED_SECONDS = 2.0
 """How long MLflow is waited for at the end when a signal asked to end: all must be over within ten seconds."""
+LAST_SECONDS = 8.5
+"""And so long after the signal at most: workers that would not end have taken some of the ten."""
 AGAIN_SECONDS = 30.0
 """After so long an MLflow store that could not be opened is tried again."""
 MADE_SECONDS = 5.0
@@ -265,7 +267,12 @@ class Conductor:
         self._say_of_mlflow()
         if self._delivery is None:
             return outbox.n_waiting()
-        waiting = self._delivery.drain(lambda seconds: launcher.stop_signal is not None and seconds > SIGNALLED_SECONDS)
+        waiting = self._delivery.drain(
+            lambda seconds: (
+                launcher.stop_signal is not None
+                and (seconds > SIGNALLED_SECONDS or launcher.stopping_for > LAST_SECONDS)
+            )
+        )
         self._delivery.close()
         return waiting
 

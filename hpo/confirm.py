@@ -25,6 +25,7 @@ from hpo.options import (
     bytes_in_words,
     command,
     ended,
+    leave,
     seconds,
     size_of,
     whole,
@@ -199,4 +200,4 @@ def _cost(spec: StudySpec, plan: "Plan", trials: "Sequence[FrozenTrial]", n: int
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

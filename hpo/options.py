@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import socket
 import stat
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full
 from hpo.names import DEFAULT_URL
@@ -127,6 +128,13 @@ def ended(body: Callable[[], int], verbose: bool = False) -> int:  # noqa: FBT00
             code = DiskFullError.exit_code if disk_is_full(error) else code
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python's own flush, at its end, fails
     return code
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with this code: a signal that comes while Python puts things away no longer changes it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _code_of(body: Callable[[], int], verbose: bool) -> int:  # noqa: FBT001

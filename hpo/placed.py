@@ -6,6 +6,7 @@ import sys
 import threading
 
 from hpo.names import STORAGE_VARIABLE
+from hpo.options import leave
 from hpo.run import main
 
 
@@ -17,4 +18,4 @@ def _watch() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_watch, name="input", daemon=True).start()
-    sys.exit(main([*sys.argv[1:], "--storage", os.environ[STORAGE_VARIABLE]]))
+    leave(main([*sys.argv[1:], "--storage", os.environ[STORAGE_VARIABLE]]))

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from hpo.options import add_places, add_trainer, add_workers, ended, seconds, whole
+from hpo.options import add_places, add_trainer, add_workers, ended, leave, seconds, whole
 from hpo.spec import MAX_TRIALS
 
 
@@ -76,4 +76,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -22,6 +22,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from hpo.errors import DiskFullError, LockLostError, UserError, disk_is_full
 from hpo.names import DEFAULT_URL
+from hpo.rows import RowStorage
 from hpo.sqlite import begin_immediate, file_lock, make_once, reading, refuse_network
 from hpo.urls import is_sqlite, masked, sqlite_path
 
@@ -149,7 +150,7 @@ def _open_sqlite(path: Path, patience_seconds: float) -> Store:
         make_once(path, _make_schema)
         if path.stat().st_size == 0:  # SQLite takes it for a store that holds nothing yet
             raise UserError(f"{path}: an empty file, and no store; put a copy in its place, or remove it to begin anew")
-        storage = RDBStorage(_optuna_url(path), engine_kwargs={"connect_args": {"timeout": 60.0}, **_POOL})
+        storage = RowStorage(_optuna_url(path), engine_kwargs={"connect_args": {"timeout": 60.0}, **_POOL})
     except OSError as error:
         if disk_is_full(error):
             raise DiskFullError(f"{path}: no room for the study's store") from None
@@ -182,9 +183,9 @@ def _open_postgres(given: str, patience_seconds: float) -> Store:
     settings: dict[str, Any] = {"pool_pre_ping": True, "connect_args": CONNECT, **_POOL}
     maker = sqlalchemy.create_engine(parsed, **settings)
 
-    def opened() -> RDBStorage:
+    def opened() -> RowStorage:
         with AdvisoryLock(maker).held():  # Optuna's own making of its tables fails where two do it at once
-            return RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs=settings)
+            return RowStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs=settings)
 
     try:
         storage = _again(opened, patience_seconds)

@@ -27,7 +27,7 @@ from hpo.loading import load_spec
 from hpo.mirror import open_mirror
 from hpo.names import CONFIRMS
 from hpo.objective import Emit, Workplace
-from hpo.options import bytes_in_words
+from hpo.options import bytes_in_words, leave
 from hpo.outbox import open_outbox
 from hpo.plan import less_kept, plan_from_json, sibling, trials_less_kept
 from hpo.preflight import candidates_of, is_work_left, preflight
@@ -338,4 +338,4 @@ if __name__ == "__main__":
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         code = 2
-    sys.exit(code)
+    leave(code)

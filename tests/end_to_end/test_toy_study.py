@@ -176,6 +176,17 @@ def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(tmp_path, number,
     assert [each.info.status for each, _ in runs(tmp_path, "toy").values()] == ["FINISHED"] * 4
 
 
+def test_a_signal_that_comes_when_all_is_over_changes_nothing(tmp_path):
+    study = write_toy(tmp_path, trials=2)
+    ends = "import atexit, signal\natexit.register(lambda: [os.kill(os.getpid(), n) for n in (2, 15, 1)])\n"
+    study.write_text(study.read_text() + ends)
+
+    done = run(tmp_path, "--study", str(study))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a worker died" not in done.stdout
+
+
 def has_a_worker(command: int) -> bool:
     """Whether a command has started a worker."""
     with suppress(psutil.Error):  # a child may end while it is looked at

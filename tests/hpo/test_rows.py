@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpo.rows import add_trial, fill_trial
+from hpo.rows import add_trial, fill_trial, read_trials
 from hpo.storage import Store, open_store
 
 JSON = st.recursive(
@@ -104,6 +104,65 @@ def _hour_of_kolkata(monkeypatch):
     yield
     monkeypatch.undo()
     time.tzset()
+
+
+NUMBERS = st.floats(allow_nan=False)
+
+
+@st.composite
+def ended(draw) -> FrozenTrial:
+    """A trial in any state, with what it may have in it."""
+    template = draw(templates())
+    template.state = draw(st.sampled_from(TrialState))
+    template.intermediate_values = draw(st.dictionaries(st.integers(0, 300), st.floats(), max_size=4))
+    template.values = draw(st.lists(NUMBERS, min_size=2, max_size=2))
+    if template.state != TrialState.COMPLETE and draw(st.booleans()):
+        template.values = None
+    if template.state.is_finished():
+        template.datetime_complete = template.datetime_start
+    return template
+
+
+def told(trial: FrozenTrial) -> str:
+    """All that a trial has: NaN is as good as NaN, and the order of attributes and values means nothing."""
+    unordered = ("_user_attrs", "_system_attrs", "intermediate_values")
+    return repr([sorted(vars(trial)[name].items()) if name in unordered else (name, value)
+                 for name, value in sorted(vars(trial).items())])  # fmt: skip
+
+
+@pytest.mark.usefixtures("_hour_of_kolkata")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ended(), max_size=6), st.data())
+def test_trials_are_read_as_optuna_itself_would_read_them(store, templates, data):
+    optunas = optuna.storages.RDBStorage(store.url)
+    study_id = optuna.create_study(storage=optunas, directions=["minimize", "maximize"])._study_id
+    ids = [optunas.create_new_trial(study_id, template) for template in templates]
+    optuna.create_study(storage=optunas).add_trial(create_trial(value=0.5))  # which is none of them
+    included = data.draw(st.sets(st.sampled_from(ids))) if ids else set()
+    after = data.draw(st.sampled_from([-1, *ids]))
+    states = data.draw(st.none() | st.sets(st.sampled_from(TrialState)))
+
+    ours = read_trials(store.engine, study_id, states, included, after)
+
+    theirs = optunas._get_trials(study_id, states, included, after)
+    assert [told(t) for t in ours] == [told(t) for t in theirs]
+    optunas.scoped_session.remove()
+    optunas.engine.dispose()
+
+
+def test_more_trials_than_are_read_at_once_are_read_in_their_order(store):
+    study = optuna.create_study(storage=store.storage)
+    study.add_trials([create_trial(value=float(n), intermediate_values={0: float(n)}) for n in range(230)])
+    other = optuna.load_study(study_name=study.study_name, storage=open_store(store.url).storage)
+
+    trials = other.get_trials()
+
+    assert [(t.number, t.value, t.intermediate_values) for t in trials] == [(n, n, {0: n}) for n in range(230)]
+
+
+def test_trials_of_a_study_that_is_not_there_are_not_read(store):
+    with pytest.raises(KeyError, match="no study of id 4711"):
+        read_trials(store.engine, 4711, None, set(), -1)
 
 
 @pytest.mark.usefixtures("_hour_of_kolkata")
