@@ -4,8 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 
+def printable(text: object) -> str:
+    """A name on one line, whatever bytes it is made of: nobody's file may move a terminal's cursor."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
 class DataError(Exception):
     """The data at hand can't be used; the message is one line a fault and says what was found and what is needed."""
+
+    def __str__(self) -> str:
+        return "\n".join(printable(line) for line in super().__str__().split("\n"))
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from data import cache, fer2013
-from data.errors import DataError
+from data.errors import DataError, printable
 from data.faces import EMOTIONS, USAGES, image_digests
 from data.faults import blank_rows, duplicate_faults, leaks
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"{error.filename or options.path}: {error.strerror or error}", file=sys.stderr)
+        print(f"{printable(error.filename or options.path)}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

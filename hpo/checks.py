@@ -92,7 +92,7 @@ def checks(options: Namespace) -> Iterator[Finding]:
     yield _versions()
     yield from _store(store)
     study = _opened(spec, store, Path(options.workdir))
-    yield _state(study)
+    yield from _state(study, store)
     yield from _leases(study)
     trainer = None
     try:
@@ -139,15 +139,18 @@ def _store(store: Store) -> Iterator[Finding]:
     else:
         words = "; ".join(str(line) for line in said)
         yield Finding("store", f"{path} is damaged ({words}); a copy: sqlite3 {path} .recover", is_fault=True)
-    free = shutil.disk_usage(path.parent).free
-    if free < SPARE_BYTES:
-        yield Finding("store", f"{path.parent}: {bytes_in_words(free)} free, need 200 MB", is_fault=True)
 
 
-def _state(study: _Study) -> Finding:
+def _state(study: _Study, store: Store) -> Iterator[Finding]:
     n_ended = sum(t.state.is_finished() for t in study.trials)
     state = state_of(study.stored, study.trials, at_work=bool(study.live))
-    return Finding("study", f"{study.spec.name}, {state}: {len(study.trials)} trials, {n_ended} of them ended")
+    yield Finding("study", f"{study.spec.name}, {state}: {len(study.trials)} trials, {n_ended} of them ended")
+    if state == "done" or not is_sqlite(store.url):
+        return
+    folder = sqlite_path(store.url).parent
+    free = shutil.disk_usage(folder).free
+    if free < SPARE_BYTES:
+        yield Finding("study", f"{folder}: {bytes_in_words(free)} free, need 200 MB to go on", is_fault=True)
 
 
 def _leases(study: _Study) -> Iterator[Finding]:

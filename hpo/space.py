@@ -73,7 +73,7 @@ class _Probe:
             raise UserError(f"suggest: {name} has the choice {odd[0]!r:.60}, need text, numbers, True, False or None")
         distribution = _made(name, lambda: CategoricalDistribution(choices))
         if name in self.suggested:
-            return self.suggested[name]
+            return self._given(name, distribution, None)
         position = len(self.n_choices)
         self.n_choices.append(len(choices))
         if position == len(self.choices):
@@ -84,7 +84,9 @@ class _Probe:
         """Nothing: a probe is never stored."""
 
     def _given(self, name: str, distribution: BaseDistribution, value: Any) -> Any:
-        self.distributions[name] = distribution
+        first = self.distributions.setdefault(name, distribution)
+        if first != distribution:  # of two ranges in one trial Optuna takes the first, and warns
+            raise _two_names(name, first, distribution)
         return self.suggested.setdefault(name, value)
 
 
@@ -164,7 +166,11 @@ def refuse_another_kind(name: str, first: BaseDistribution, other: BaseDistribut
     try:
         check_distribution_compatibility(first, other)
     except ValueError:
-        raise UserError(f"suggest: {name} is {_words([first, other])}; give the two different names") from None
+        raise _two_names(name, first, other) from None
+
+
+def _two_names(name: str, first: BaseDistribution, other: BaseDistribution) -> UserError:
+    return UserError(f"suggest: {name} is {_words([first, other])}; give the two different names")
 
 
 def changes(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import cv2
 import numpy as np
 
-from data.errors import DataError
+from data.errors import DataError, printable
 from model.photos import Pixels, check_size, read_photo
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".ts")
@@ -87,11 +87,6 @@ class Clock:
 
     now: Callable[[], float] = time.perf_counter
     sleep: Callable[[float], None] = time.sleep
-
-
-def printable(path: Path | str) -> str:
-    """A name on one line, whatever bytes it is made of."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
 
 
 def of_files(paths: Sequence[Path], *, live: bool = False, clock: Clock = Clock()) -> Stream:

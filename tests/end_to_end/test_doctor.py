@@ -48,6 +48,30 @@ def test_of_a_study_that_is_done_all_is_well(done, tmp_path):
     assert found.stdout.endswith("all is well\n")
 
 
+def test_room_is_asked_for_by_a_study_that_goes_on_and_not_by_one_that_is_done(small_disk):
+    study = write_toy(small_disk, trials=2)
+    (small_disk / "ballast").write_bytes(bytes(300 << 20))  # of 512
+    assert run(small_disk, "--study", str(study)).returncode == 0
+    (small_disk / "more").write_bytes(bytes(100 << 20))
+    done = doctor(small_disk, str(study))
+    (small_disk / "more").unlink()
+    begun = "Path('begun').touch()\n            time.sleep(0.5)"
+    command = start(small_disk, "--study", str(write_toy(small_disk, trials=2, inject=begun)), "--trials", "3")
+    while not (small_disk / "begun").exists():
+        assert command.poll() is None
+        time.sleep(0.05)
+    command.terminate()
+    assert command.wait(timeout=60) == 143
+    (small_disk / "more").write_bytes(bytes(100 << 20))
+
+    interrupted = doctor(small_disk, str(study))
+
+    assert (done.returncode, wrong(done.stdout)) == (0, [])
+    assert interrupted.returncode == 1
+    (line,) = wrong(interrupted.stdout)
+    assert " free, need 200 MB to go on" in line
+
+
 def test_what_a_kill_leaves_is_mended_and_the_study_goes_on(tmp_path):
     held = "while epoch == 3 and not WITNESS.with_name('go').exists(): time.sleep(0.05)"
     study = write_toy(tmp_path, trials=1, epochs=6, inject=held)

@@ -78,6 +78,26 @@ def test_a_name_of_two_kinds_or_of_two_sets_of_choices_is_refused():
     assert len(space.distributions(two_ranges)["learning_rate"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (lambda t: t.suggest_float("x", 0, 2), r"x is \[0.0, 1.0\] or \[0.0, 2.0\]"),
+        (lambda t: t.suggest_int("x", 0, 1), r"x is \[0.0, 1.0\] or \[0, 1\]"),
+        (lambda t: t.suggest_categorical("x", [0, 1]), r"x is \[0.0, 1.0\] or \{0, 1\}"),
+    ],
+)
+def test_a_name_that_means_two_things_in_one_trial_is_refused(second, words):
+    with pytest.raises(UserError, match=f"{words}; give the two different names"):
+        list(space.walk(lambda t: {"x": t.suggest_float("x", 0, 1), "y": second(t)}))
+
+
+def test_a_name_may_be_asked_for_again():
+    def twice(trial):
+        return {"x": trial.suggest_categorical("x", "ab"), "y": trial.suggest_categorical("x", "ab")}
+
+    assert [branch.params for branch in space.walk(twice)] == [{"x": c, "y": c} for c in "ab"]
+
+
 def test_a_grid_needs_steps():
     assert space.grid(lambda t: {"a": t.suggest_int("a", 1, 3), "b": t.suggest_categorical("b", "xy")}) == {
         "a": [1, 2, 3],

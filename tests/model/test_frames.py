@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from model import frames
-from model.frames import Clock, Fault, Frame, of_camera, of_files, printable
+from model.frames import Clock, Fault, Frame, of_camera, of_files
 
 
 def write_video(path, n_frames, *, codec="MJPG", rate=20, size=(64, 48)):
@@ -146,8 +146,3 @@ def test_a_stream_that_is_closed_releases_its_camera():
     stream.close()
 
     assert camera.released
-
-
-def test_a_name_is_printed_on_one_line_whatever_it_is_made_of():
-    assert printable("größe.png") == "größe.png"
-    assert printable("a\nb\udcff.png") == "a\\nb\\udcff.png"
