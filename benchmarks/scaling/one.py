@@ -1,6 +1,6 @@
 """One process of a measurement: trials one after the other, in each of its threads, which share a store.
 
-Prints seconds a trial and peak memory as JSON.
+Prints seconds a trial, seconds until the study is loaded, and peak memory as JSON.
 """
 
 import argparse
@@ -97,7 +97,10 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    run = WAYS[options.way](sys.stdin.readline().strip())
+    url = sys.stdin.readline().strip()
+    began = time.perf_counter()
+    run = WAYS[options.way](url)
+    loading = time.perf_counter() - began
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()
@@ -107,7 +110,7 @@ def main() -> int:
     said = {
         # The first one also warms up.
         "seconds": [after - before for ended in found for before, after in itertools.pairwise(ended[1:])],
-        "began": min(times), "ended": max(times),
+        "began": min(times), "ended": max(times), "loading": loading,
         "memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }  # fmt: skip
     sys.stdout.write(json.dumps(said) + "\n")

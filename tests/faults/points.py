@@ -18,7 +18,7 @@ POINTS = {
     "after the ask": Point("hpo.search", "_started", "before", 1),
     "before the lease": Point("hpo.leases", "Leases.claim", "before", 1),
     "amid an epoch": Point("model.training", "validate", "before", 3),
-    "inside the take-over": Point("hpo.objective", "open_run", "before", 1),
+    "inside the take-over": Point("hpo.records", "open_run", "before", 1),
     "amid the write of a checkpoint": Point("torch", "save", "after", 2),
     "between a checkpoint and its manifest": Point("model.checkpoint", "write", "after", 2),
     "amid the tell": Point("hpo.records", "end_run", "after", 1),
