@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
 from hpo.background import beside
+from hpo.errors import LeaseLostError
 from hpo.storage import STORE_ERRORS, first_line
 
 RENEW_SECONDS = 5.0
@@ -307,12 +308,28 @@ class Stopping:
         lost: only the current trial is: it has another owner by now.
         deadline: on the monotonic clock: when the study's device seconds are used up; None for never.
         first: called when it is asked for the first time: the first training step is about to begin.
+        holds: looks whether the current trial is this worker's still.
     """
 
     asked: bool = False
     lost: bool = False
     deadline: float | None = None
     first: Callable[[], None] | None = None
+    holds: Callable[[], bool] | None = None
+
+    def owned(self) -> bool:
+        """Whether the current trial is this worker's still; false also ends it."""
+        self.lost = self.lost or not (self.holds is None or self.holds())
+        return not self.lost
+
+    def refuse_lost(self) -> None:
+        """Let only its owner go on with a trial.
+
+        Raises:
+            LeaseLostError: it has another owner by now.
+        """
+        if not self.owned():
+            raise LeaseLostError("the trial has another owner")
 
     def __call__(self) -> bool:
         """Whether to end."""

@@ -10,15 +10,15 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.errors import DiskFullError, UserError, disk_is_full
-from hpo.leases import SURE_SECONDS, Lease, Stopping, kept_alive
+from hpo.errors import DiskFullError, LeaseLostError, UserError, disk_is_full
+from hpo.leases import GRACE_SECONDS, SURE_SECONDS, Lease, Stopping, kept_alive
 from hpo.mirror import Mirror
 from hpo.records import Records
 from hpo.schedulers.protocol import PAUSED, SECONDS, params_of, pause_at, seconds_left
@@ -94,6 +94,7 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
     if records.spec.reuse_epochs:
         seed = configuration_seed(records.spec.seed, params)
     clock = _Clock(place, lease, trial.user_attrs.get(SECONDS, 0.0), time.monotonic())
+    place.stopping.holds = _Fence(records, lease, place.stopping).holds
     with kept_alive(records.leases, lease, place.stopping, clock.beat), _its_folder(place, trial, lease) as workdir:
         records.open_run(trial, params, seed=seed, attempt=lease.token)
         place.emit({"event": "started", "trial": trial.number, "params": dict(params)})
@@ -271,14 +272,13 @@ def _drive(place: Workplace, trial: FrozenTrial, lease: Lease, epochs: Iterator[
     reported, until = dict(trial.intermediate_values), pause_at(spec, trial)
     last_reported = max(reported, default=-1)
     warned: set[str] = set()
-    fence = _Fence(records, lease)
     for epoch, metrics in enumerate(epochs):
         if diverged := _diverged(spec, metrics):
             return _End(TrialState.PRUNED, f"diverged: {diverged} in epoch {epoch}")
         for name in sorted(set(metrics) - set(finite(metrics)) - warned):
             warned.add(name)
             log.warning("trial %d: %s is not finite in epoch %d: left out", number, name, epoch)
-        fence.pass_through()
+        place.stopping.refuse_lost()
         for name in records.log_epoch(number, epoch, finite(metrics)):
             log.warning("trial %d: epoch %d trained again gives another %s; the first counts", number, epoch, name)
         new = epoch not in reported
@@ -305,21 +305,24 @@ def _drive(place: Workplace, trial: FrozenTrial, lease: Lease, epochs: Iterator[
 
 @dataclass(slots=True)
 class _Fence:
-    """Lets only the lease's owner go on; a lease that was just looked at is not looked at again."""
+    """Knows whether a lease is held; one that was just looked at is not looked at again."""
 
     records: Records
     lease: Lease
-    sure_at: float = -math.inf
+    stopping: Stopping
+    sure_at: float = field(default_factory=time.monotonic)
 
-    def pass_through(self) -> None:
-        """Go on.
-
-        Raises:
-            LeaseLostError: the trial has another owner by now.
-        """
-        if time.monotonic() - self.sure_at >= SURE_SECONDS:
+    def holds(self) -> bool:
+        """Whether it is. Who is asked to stop does not wait for a store that is away, if nobody can have it yet."""
+        now = time.monotonic()
+        if now - self.sure_at < (GRACE_SECONDS / 2 if self.stopping.asked else SURE_SECONDS):
+            return True
+        try:
             self.records.refuse_lost(self.lease)
-            self.sure_at = time.monotonic()
+        except LeaseLostError:
+            return False
+        self.sure_at = now
+        return True
 
 
 def _is_pruned(place: Workplace, lease: Lease) -> bool:

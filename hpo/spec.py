@@ -38,6 +38,8 @@ class Context:
         threads: CPU threads that are its own.
         workers: how many trials at a time share the device and its memory.
         stop: true when training is to end: to be asked before every batch.
+        owned: false when the trial has another owner by now: to be asked before anything in its folder is replaced. A
+            machine that stood still for a while, or was cut off, would else write over what its successor has trained.
     """
 
     device: str | None
@@ -45,6 +47,7 @@ class Context:
     threads: int
     stop: Callable[[], bool]
     workers: int = 1
+    owned: Callable[[], bool] = lambda: True
 
 
 class Trainer(Protocol):
@@ -75,7 +78,8 @@ class Trainer(Protocol):
 
         Called again with the same `workdir` after any interruption it first yields the recorded epochs, then goes on
         from its last checkpoint. It looks at `context.stop()` every batch; true means: keep what must be kept and
-        return. Closing the generator means the same. A value that is not finite is yielded, and ends it.
+        return. Closing the generator means the same. A value that is not finite is yielded, and ends it. Where
+        `context.owned()` is false nothing is to be kept.
 
         Of what it leaves in `workdir`, `artifacts/` is uploaded, `weights/` is kept and uploaded for the best trials,
         and `checkpoints/` goes when the trial ends.

@@ -266,6 +266,7 @@ def _prepared(spec: StudySpec, assignment: Assignment, stopping: Stopping, n_lan
         data=assignment.data,
         threads=max(1, assignment.threads // n_lanes),
         stop=stopping,
+        owned=stopping.owned,
         workers=assignment.workers * n_lanes,
     )
     return prepared(spec, context)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -42,6 +42,11 @@ def never() -> bool:
     return False
 
 
+def always() -> bool:
+    """An `owned` of a folder that nobody else writes to."""
+    return True
+
+
 class FaceTrainer:
     """Trains `EmotionCNN` on faces; each call of `train` is one trial, resumable from its working folder.
 
@@ -54,6 +59,7 @@ class FaceTrainer:
         threads: CPU threads; they belong to a trial's numbers, so a trial that goes on takes those it began with.
         share: of the memory of machine or device that is this trainer's.
         stop: asked before every batch; true ends `train` cleanly.
+        owned: asked before anything in a working folder is replaced; false ends `train`, and it leaves that as it is.
 
     Raises:
         ValueError: no such device or augmentation, or no training or validation images.
@@ -73,6 +79,7 @@ class FaceTrainer:
         threads: int | None = None,
         share: float = 1.0,
         stop: Stop = never,
+        owned: Callable[[], bool] = always,
     ) -> None:
         for split in ("train", "validation"):
             if not len(faces.splits.get(split, ())):
@@ -80,7 +87,7 @@ class FaceTrainer:
         if augmentation not in AUGMENTATIONS:
             raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}")
         self.faces, self.pool_stride, self.augmentation = faces, pool_stride, augmentation
-        self.checkpoint_seconds, self.stop = checkpoint_seconds, stop
+        self.checkpoint_seconds, self.stop, self.owned = checkpoint_seconds, stop, owned
         self.compute = choose(device)
         self.threads = threads or torch.get_num_threads()
         use_threads(self.threads)
@@ -138,7 +145,7 @@ class FaceTrainer:
                     yield metrics
                 goes_on = len(progress.history) < hyperparameters.epochs and not progress.diverged()
             finally:  # it may be paused amid what is recorded
-                if n_yielded and not goes_on:
+                if n_yielded and not goes_on and self.owned():
                     self._write_results(Path(workdir), hyperparameters, progress.first(n_yielded), checkpoints)
             if not goes_on:
                 return
@@ -168,6 +175,8 @@ class FaceTrainer:
                 unkept = snapshot(state, progress, fingerprint, n_parts)
                 finished = state.epoch == hyperparameters.epochs
                 if finished or time.monotonic() - kept_at >= self.checkpoint_seconds:
+                    if not self.owned():
+                        return
                     with self._counted("checkpoint"):
                         writing.save(unkept, state.epoch, (progress.best_epoch, progress.best_weights))
                     unkept, kept_at = None, time.monotonic()
@@ -175,9 +184,10 @@ class FaceTrainer:
         finally:
             with self._counted("checkpoint"):
                 writing.close()
-                if unkept is not None:
+                is_owned = self.owned()
+                if is_owned and unkept is not None:
                     checkpoints.save(unkept, len(progress.history), (progress.best_epoch, progress.best_weights))
-                if progress.history:  # one that was stopped may never go on: its study may be at its end
+                if is_owned and progress.history:  # one that was stopped may never go on: its study may be at its end
                     self._write_results(workdir, hyperparameters, progress, checkpoints)
 
     def faults(self, workdir: Path) -> Iterator[str]:

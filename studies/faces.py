@@ -109,6 +109,7 @@ def face_trainer(
                 threads=context.threads,
                 share=1 / context.workers,
                 stop=context.stop,
+                owned=context.owned,
             )
         except OSError as error:
             raise UserError(f"{error.filename or context.data}: {error.strerror or error}") from None

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.end_to_end.stores import environment
-from tests.faults.campaign import said
+from tests.faults.campaign import N_EPOCHS, N_TRIALS, STUDY, n_trained, said
 from tests.hpo.toy import wait_for_epochs, witnessed, write_toy
 
 APART = ["unshare", "--uts", "--mount", "sh", "-c", 'hostname "$0" && mount -t tmpfs none "$1" && shift && exec "$@"']
@@ -31,11 +31,11 @@ pytestmark = [pytest.mark.slow, NEEDS_APART]
 
 @contextmanager
 def machine(
-    study: Path, url: str, unseen: Path, more: Mapping[str, str] = MappingProxyType({})
+    study: Path, url: str, unseen: Path, more: Mapping[str, str] = MappingProxyType({}), flags: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The command at work in its study's folder, on a host of that name; it sees nothing of another's folder."""
     folder = study.parent
-    command = [sys.executable, "-m", "hpo.run", "--study", str(study), "--storage", url, "--workers", "1"]
+    command = [sys.executable, "-m", "hpo.run", "--study", str(study), "--storage", url, "--workers", "1", *flags]
     with (folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(
             [*APART, folder.name, str(unseen), *command],
@@ -77,3 +77,36 @@ def test_a_machine_that_stood_still_writes_nothing_over_its_trials_new_owner(tmp
     assert {len(t.intermediate_values) for t in found} == {80}
     late = [int(epoch) for number, epoch in witnessed(still) if number == taken]
     assert max(late) < 40, "it went on with a trial that was another's by then"
+
+
+def test_a_machine_that_stood_still_replaces_no_file_of_its_trials_new_owner(tmp_path, postgres):
+    url, shared = postgres.url(uuid.uuid4().hex), tmp_path / "shared"
+    still, other, owners = tmp_path / "still", tmp_path / "other", shared / ".owners"  # whose locks others don't see
+    owners.mkdir(parents=True)
+    study = (
+        STUDY.replace(f'"epochs": {N_EPOCHS}', '"epochs": 20')
+        .replace(f"n_trials={N_TRIALS}", "n_trials=1")
+        .replace("checkpoint_seconds=0", "checkpoint_seconds=3600")  # what was trained is kept as it is left
+        .replace("yield metrics", "yield metrics\n        __import__('time').sleep(0.3)")
+    )
+    for folder in (still, other):
+        folder.mkdir()
+        (folder / "hurt.py").write_text(study)
+    flags = ["--workdir", str(shared), "--device", "cpu"]
+    with machine(still / "hurt.py", url, owners, flags=flags) as first:
+        deadline = time.monotonic() + 240
+        while n_trained(still) < 5:
+            assert time.monotonic() < deadline, said(still)
+            time.sleep(0.05)
+        os.killpg(first.pid, signal.SIGSTOP)
+        with machine(other / "hurt.py", url, owners, flags=flags) as second:
+            assert second.wait(timeout=240) == 0, said(other)
+        os.killpg(first.pid, signal.SIGCONT)
+        assert first.wait(timeout=120) == 0, said(still)
+
+    (trial,) = optuna.load_study(study_name="hurt", storage=url).trials
+    folder = shared / "hurt" / "0"
+    assert (trial.state, len(trial.intermediate_values)) == (TrialState.COMPLETE, 20)
+    assert n_trained(other) == 20
+    assert len((folder / "artifacts" / "history.csv").read_text().splitlines()) == 1 + 20
+    assert not (folder / "checkpoints").exists()

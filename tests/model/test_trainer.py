@@ -50,6 +50,41 @@ class Stopper:
         return self.left < 0
 
 
+def contents(folder) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [0, 3600])
+@pytest.mark.parametrize("closes", [True, False])
+def test_who_has_lost_a_trial_replaces_nothing_that_its_new_owner_has_put_there(tmp_path, checkpoint_seconds, closes):
+    owned = [True]
+    late = trainer(owned=lambda: owned[0], checkpoint_seconds=checkpoint_seconds)
+    epochs = late.train(PARAMS, seed=1, workdir=tmp_path)
+    next(epochs)
+    owned[0] = False
+    whole = list(trainer().train(PARAMS, seed=1, workdir=tmp_path))
+    left = contents(tmp_path)
+
+    if closes:
+        epochs.close()
+    else:
+        assert len(list(epochs)) <= 3
+
+    assert contents(tmp_path) == left
+    assert timeless(trainer().train(PARAMS, seed=1, workdir=tmp_path)) == timeless(whole)
+
+
+def test_who_has_lost_a_trial_amid_what_is_recorded_replaces_nothing(tmp_path):
+    list(trainer().train(PARAMS, seed=1, workdir=tmp_path))
+    epochs = trainer(owned=lambda: False).train(PARAMS, seed=1, workdir=tmp_path)
+    next(epochs)
+    (tmp_path / "artifacts" / "history.csv").write_text("another's")
+
+    epochs.close()
+
+    assert (tmp_path / "artifacts" / "history.csv").read_text() == "another's"
+
+
 def test_an_epoch_yields_the_named_metrics(tmp_path):
     history = list(trainer().train(PARAMS, seed=1, workdir=tmp_path))
 
