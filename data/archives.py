@@ -101,7 +101,7 @@ def _expand(label: str, name: str, opener: Opener, *, outermost: bool = False) -
     return []
 
 
-_BROKEN = (
+BROKEN = (
     OSError, EOFError, ValueError, OverflowError, LookupError, RuntimeError,
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error,
 )  # fmt: skip
@@ -116,7 +116,7 @@ def _readable(label: str, what: str) -> Iterator[None]:
         yield
     except EOFError:
         raise DataError(f"{label}: {what} is cut short; download it again") from None
-    except _BROKEN as error:
+    except BROKEN as error:
         if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
             raise  # the disk's
         cut = isinstance(error, tarfile.ReadError) and "unexpected end" in str(error)
@@ -134,15 +134,22 @@ class _Bounded(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def tell(self) -> int:  # who reads an archive within this one counts what it has taken of it
+        return self._given
+
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         with _readable(self._label, self._what):
             block = self._stream.read(len(buffer))
         self._given += len(block)
-        too_dense = self._given > FREE_BYTES and self._given > MAX_RATIO * max(1, self._consumed())
-        if self._given > MAX_BYTES or too_dense:
-            raise DataError(f"{self._label}: expands too much ({self._given:,} bytes so far); not read further")
+        refuse_dense(self._label, self._given, self._consumed())
         buffer[: len(block)] = block
         return len(block)
+
+
+def refuse_dense(label: str, given: int, consumed: int) -> None:
+    """Raises DataError where an archive expands too much: to so many bytes, from so many."""
+    if given > MAX_BYTES or (given > FREE_BYTES and given > MAX_RATIO * max(1, consumed)):
+        raise DataError(f"{label}: expands too much ({given:,} bytes so far); not read further")
 
 
 def _gunzipped(label: str, opener: Opener) -> Opener:

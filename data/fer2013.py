@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from data import archives, cache, image_folder
 from data.errors import DataError
 from data.faces import EMOTIONS, USAGES, Faces, Split, drop_leaks, image_digests
+from data.faults import blank_rows, leaks
 from data.rows import Chunk, read_csv
 from data.tables import read_npz, read_parquet
 
@@ -113,7 +114,9 @@ def _packed(label: str, folder: Path, digest: str, chunks: Iterator[Chunk]) -> c
     packed = cache.open_packed(folder, digest)
     if packed is not None:
         return packed
-    return cache.pack(folder, digest, _with_bar(f"reading {label}", chunks), partial(_check, label))
+    packed = cache.pack(folder, digest, _with_bar(f"reading {label}", chunks), partial(_check, label))
+    _warn(label, packed)
+    return packed
 
 
 def _read(source: archives.DataFile, outer: Path) -> Iterator[Chunk]:
@@ -135,6 +138,15 @@ def _check(path: str, labels: NDArray[np.uint8], usage: NDArray[np.uint8]) -> No
     found = {name: n for name, n in zip(USAGES, counts, strict=True) if n}
     if any(n != N_ROWS[name] for name, n in found.items()):
         log.warning("%s: found %s rows, the published file has %s", path, found, N_ROWS)
+
+
+def _warn(path: str, packed: cache.Packed) -> None:
+    """Say, once a data set, what a result on it may owe to: images that were trained on, and images of nothing."""
+    digests, training = image_digests(packed.images), np.flatnonzero(packed.usage == 0)
+    n_leaks = leaks(digests, training, np.flatnonzero(packed.usage != 0))
+    n_blank = len(blank_rows(packed.images))
+    if n_leaks or n_blank:
+        log.warning("%s: %d images of the other splits are in Training, too, and %d are blank", path, n_leaks, n_blank)
 
 
 def make_splits(rows: Rows, split: str) -> dict[Split, NDArray[np.int64]]:

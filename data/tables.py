@@ -8,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from data.archives import BROKEN, refuse_dense
 from data.errors import DataError, RowFaults
 from data.faces import EMOTIONS, USAGES
 from data.rows import Chunk, RowFaultError, parse_label, parse_pixels, parse_usage, pixels_from_numbers
@@ -62,14 +63,19 @@ def read_npz(stream: BinaryIO, path: str) -> Iterator[Chunk]:
         DataError: an array is missing, holds objects (pickle is never loaded), or some rows are bad.
     """
     try:
-        with np.load(stream if stream.seekable() else io.BytesIO(stream.read()), allow_pickle=False) as arrays:
+        whole = stream if stream.seekable() else io.BytesIO(stream.read())
+        _bound(whole, path)
+        with np.load(whole, allow_pickle=False) as arrays:
             missing = [name for name in ("pixels", "emotion", "usage") if name not in arrays]
             if missing:
                 raise DataError(f"{path}: no array {missing[0]!r}; found {', '.join(arrays.files) or 'none'}")
             pixels, emotion, usage = arrays["pixels"], arrays["emotion"], arrays["usage"]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (*BROKEN, MemoryError) as error:
         raise DataError(f"{path}: npz is damaged or holds objects ({str(error).splitlines()[0]})") from None
-    if emotion.ndim != 1 or usage.shape != emotion.shape or len(pixels) != len(emotion):
+    for name, array in (("emotion", emotion), ("usage", usage)):
+        if array.dtype.kind not in "iu":
+            raise DataError(f"{path}: {name} is of {array.dtype}, need whole numbers")
+    if not pixels.ndim or emotion.ndim != 1 or usage.shape != emotion.shape or len(pixels) != len(emotion):
         shapes = f"{pixels.shape}, {emotion.shape}, {usage.shape}"
         raise DataError(f"{path}: found pixels, emotion, usage of shapes {shapes}, need [N, 48, 48], [N], [N]")
     if not len(emotion):
@@ -91,3 +97,11 @@ def read_npz(stream: BinaryIO, path: str) -> Iterator[Chunk]:
         if not faults.count:
             yield Chunk(np.stack(rows), emotion[block].astype(np.uint8), usage[block].astype(np.uint8))
     faults.raise_if_any()
+
+
+def _bound(stream: BinaryIO, path: str) -> None:
+    """An npz is a zip, whose arrays are read whole: what they take is known before."""
+    with zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+    refuse_dense(path, sum(member.file_size for member in members), sum(member.compress_size for member in members))
+    stream.seek(0)

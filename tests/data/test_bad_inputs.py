@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 
 from data import archives, fer2013, prepare
 from data.errors import DataError
 from tests.data.rows import PIXELS, csv_text, npz_bytes, rows
+from tests.end_to_end.stores import run
 
 
 def changed(row: int, text: str) -> bytes:
@@ -39,13 +41,40 @@ def zipped(members: dict[str, bytes], *, link: str | None = None) -> bytes:
     return stream.getvalue()
 
 
-def tarred(members: dict[str, bytes]) -> bytes:
+def encrypted() -> bytes:
+    """A zip whose member says that it is encrypted, in its own header and in the directory."""
+    content = bytearray(zipped({"fer2013.csv": GOOD}))
+    for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(header) + flags] |= 1
+    return bytes(content)
+
+
+def npz(**other: np.ndarray) -> bytes:
+    """A good npz but for an array."""
+    arrays = {"pixels": np.zeros((7, 48, 48), np.uint8), "emotion": np.arange(7), "usage": np.zeros(7, int)}
+    return npz_bytes(**(arrays | other))
+
+
+def npz_of_a_shape(*shape: int) -> bytes:
+    """An npz whose header promises an array of this shape."""
+    stream, header = io.BytesIO(npz()), io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(stream) as good:
+        members = {name: good.read(name) for name in good.namelist()} | {"pixels.npy": header.getvalue()}
+    return zipped(members)
+
+
+def tarred(members: dict[str, bytes], *, link: str | None = None) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
+        if link:
+            info = tarfile.TarInfo(link)
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(info)
     return stream.getvalue()
 
 
@@ -110,6 +139,8 @@ BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "zip absolute": ("f.zip", lambda: zipped({"/fer2013.csv": GOOD}), "unsafe archive member"),
     "zip link": ("f.zip", lambda: zipped({"fer2013.csv": GOOD}, link="x"), "unsafe archive member"),
     "tar climbs out": ("f.tar.gz", lambda: tarred({"../fer2013.csv": GOOD}), "unsafe archive member"),
+    "tar link": ("f.tar.gz", lambda: tarred({"fer2013.csv": GOOD}, link="x"), "unsafe archive member"),
+    "zip encrypted": ("f.zip", encrypted, "fer2013.csv is encrypted; unpack it first"),
     "two of one rank": ("f.zip", lambda: zipped({"a/fer2013.csv": GOOD, "b/fer2013.csv": GOOD}), "ambiguous"),
     "nothing in zip": ("f.zip", lambda: zipped({"readme.txt": b"x"}), "no face data found"),
     "class absent": ("f.csv", lambda: csv_text([r for r in rows() if r[0] != "1"]), "no image of class disgust"),
@@ -124,6 +155,19 @@ BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: npz_bytes(pixels=np.full((1, 48, 48), 256), emotion=np.zeros(1, int), usage=np.zeros(1, int)),
         "pixel 1 = 256, need 0..255",
     ),
+    "npz label nan": ("f.npz", lambda: npz(emotion=np.full(7, np.nan)), "emotion is of float64, need whole numbers"),
+    "npz label 3.7": ("f.npz", lambda: npz(emotion=np.full(7, 3.7)), "emotion is of float64, need whole numbers"),
+    "npz label 1j": ("f.npz", lambda: npz(emotion=np.full(7, 1j)), "emotion is of complex128, need whole numbers"),
+    "npz label text": (
+        "f.npz",
+        lambda: npz(emotion=np.array(list("0123456"))),
+        "emotion is of <U1, need whole numbers",
+    ),
+    "npz usage nan": ("f.npz", lambda: npz(usage=np.full(7, np.nan)), "usage is of float64, need whole numbers"),
+    "npz label 7": ("f.npz", lambda: npz(emotion=np.arange(1, 8)), "row 7: found emotion 7, need 0..6"),
+    "npz of no dimension": ("f.npz", lambda: npz(pixels=np.array(0)), "of shapes (), (7,), (7,), need [N, 48, 48]"),
+    "npz of huge shape": ("f.npz", lambda: npz_of_a_shape(10**12, 48, 48), "npz is damaged"),
+    "npz bomb": ("f.npz", lambda: zipped({"pixels.npy": BOMB}), "expands too much"),
     "parquet damaged": ("f.parquet", lambda: b"PAR1 nothing", "parquet is damaged"),
 }
 
@@ -141,6 +185,59 @@ def test_bad_input_gets_one_line_and_exit_code_2(name, tmp_path, capsys):
     assert len(said.err.strip().splitlines()) == 1
     assert "Traceback" not in said.err
     assert not list((tmp_path / "cache").rglob("packed.json"))
+
+
+def test_an_archive_in_an_archive_is_read_however_large_it_is_and_a_bomb_in_one_is_none(tmp_path):
+    noise = np.random.default_rng(0).integers(ord("0"), ord("9"), 3 * archives.FREE_BYTES, np.uint8).tobytes()
+    for name, content in (("good.zip", noise), ("bomb.zip", BOMB)):
+        (tmp_path / name).write_bytes(zipped({"fer2013.tar.gz": tarred({"fer2013.csv": content})}))
+
+    with archives.find(tmp_path / "good.zip").open() as stream:
+        assert stream.read() == noise
+    with pytest.raises(DataError, match="expands too much"), archives.find(tmp_path / "bomb.zip").open() as stream:
+        stream.read()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["web page", "256", "gzip cut", "npz label nan"])
+def test_the_command_of_a_study_says_the_same_line_and_begins_no_trial(name, tmp_path):
+    file, content, words = BAD[name]
+    (tmp_path / file).write_bytes(content())
+
+    done = run(tmp_path, "--study", "fer", "--data", file)
+
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert optuna.study.get_all_study_names(f"sqlite:///{tmp_path / 'hpo.db'}") == []
+    assert not (tmp_path / "trials").exists()
+
+
+def test_columns_that_are_not_used_are_told_once_and_another_count_of_rows_too(tmp_path, caplog):
+    (tmp_path / "f.csv").write_bytes(csv_text([f"{row},1,2" for row in rows()], "emotion,pixels,Usage,age,sex"))
+
+    for _ in range(2):
+        fer2013.load(tmp_path / "f.csv")
+
+    said = [record.getMessage() for record in caplog.records]
+    assert [words.partition(": ")[2] for words in said] == [
+        "columns that are not used: 'age', 'sex'",
+        "found {'Training': 7, 'PublicTest': 7, 'PrivateTest': 7} rows, the published file has "
+        "{'Training': 28709, 'PublicTest': 3589, 'PrivateTest': 3589}",
+    ]  # fmt: skip
+
+
+def test_images_that_were_trained_on_and_blank_ones_are_counted_and_told_once(tmp_path, caplog):
+    good = rows()
+    twins = [f"{row.rpartition(',')[0]},PrivateTest" for row in good[:2]]
+    (tmp_path / "f.csv").write_bytes(csv_text([*good, *twins, f"3,{' '.join('0' * 2304)},Training"]))
+
+    for _ in range(2):
+        fer2013.load(tmp_path / "f.csv")
+
+    said = [record.getMessage() for record in caplog.records if "are blank" in record.getMessage()]
+    assert said == [f"{tmp_path / 'f.csv'}: 2 images of the other splits are in Training, too, and 1 are blank"]
 
 
 @pytest.mark.parametrize(
