@@ -15,14 +15,13 @@ import optuna
 import sqlalchemy
 from optuna.trial import FrozenTrial
 
-from hpo.errors import HpoError
+from hpo.errors import SPARE_BYTES, HpoError
 from hpo.leases import Leases, dead_owners, remove_unlocked
 from hpo.loading import load_spec
 from hpo.names import OUTBOX
 from hpo.notebook import leases_of, live_in, own_folder, state_of, study_id_of
 from hpo.options import bytes_in_words, tracking_uri
 from hpo.outbox import PARENT, Outbox, open_outbox
-from hpo.preflight import SPARE_BYTES
 from hpo.prepared import prepared_here
 from hpo.resume import abandoned, changes, description_of, rest_words
 from hpo.spec import StudySpec, Trainer

@@ -11,6 +11,8 @@ HpoError            1   the service can't go on
 
 import errno
 import re
+import shutil
+from pathlib import Path
 
 
 class HpoError(Exception):
@@ -45,6 +47,17 @@ class LeaseLostError(HpoError):
 
 class LockLostError(HpoError):
     """The store's lock was lost while it was held: what was done under it is begun again."""
+
+
+SPARE_BYTES = 200_000_000
+"""What is to be free besides the checkpoints that come."""
+
+
+def room(place: Path) -> str:
+    """How much is free where something had no room, and how much should be."""
+    there = next(folder for folder in (place, *place.absolute().parents) if folder.is_dir())
+    need = f"need {SPARE_BYTES / 1e6:.0f} MB, and three checkpoints of each running trial"
+    return f"{shutil.disk_usage(there).free / 1e6:.1f} MB are free, {need}"
 
 
 def in_a_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.errors import DiskFullError, LeaseLostError, UserError, disk_is_full
+from hpo.errors import DiskFullError, LeaseLostError, UserError, disk_is_full, room
 from hpo.leases import GRACE_SECONDS, SURE_SECONDS, Lease, Stopping, kept_alive
 from hpo.mirror import Mirror
 from hpo.records import Records
@@ -252,7 +252,7 @@ def _run_epochs(
     except _TrainerError as raised:
         error = raised.__cause__ or raised
         if disk_is_full(error):
-            raise DiskFullError(f"{workdir}: no room for the trial's files ({error})") from None
+            raise DiskFullError(f"{workdir}: no room for the trial's files ({error}): {room(workdir)}") from None
         (workdir / "artifacts").mkdir(parents=True, exist_ok=True)
         write_whole(workdir / "artifacts" / "error.txt", "".join(traceback.format_exception(error)).encode())
         log.debug("trial %d raised", trial.number, exc_info=error)

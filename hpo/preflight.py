@@ -9,14 +9,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from hpo.errors import DiskFullError
+from hpo.errors import SPARE_BYTES, DiskFullError
 from hpo.objective import Emit
 from hpo.resume import OpenStudy, enqueued_params
 from hpo.space import CORNERS, walk
 from hpo.spec import Params, StudySpec, Trainer
 from hpo.words import spread
 
-SPARE_BYTES = 200_000_000
 LONG_SECONDS = 2 * 3600.0
 
 log = logging.getLogger("hpo")
@@ -41,7 +40,7 @@ def preflight(
     needs = _needs(trainer, candidates)
     n_bytes = needs.get("checkpoint", (0.0, 0.0))[1]
     free, wanted = shutil.disk_usage(folder).free, 3 * n_bytes + SPARE_BYTES
-    if n_bytes and free < wanted:
+    if free < wanted:
         raise DiskFullError(f"{folder}: {free / 1e9:.1f} GB free, need {wanted / 1e9:.1f} GB: 3 checkpoints and 0.2 GB")
     if n_bytes > SPARE_BYTES:
         text = (

@@ -20,7 +20,7 @@ import sqlalchemy
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine, event
 
-from hpo.errors import UserError
+from hpo.errors import StoreLockedError, UserError
 
 LOCK_SECONDS = 120.0
 """How long a process waits for the store's lock; it is held for the fraction of a second that an ask takes."""
@@ -48,7 +48,7 @@ def make_once(path: Path, make: Callable[[Path], None]) -> None:
     """Make a file by `make(temporary)` and rename it into place, once, however many processes ask for it at once.
 
     Raises:
-        UserError: another process has been at it for two minutes.
+        StoreLockedError: another process has been at it for two minutes.
         OSError: the folder takes no file.
     """
     if path.exists():
@@ -75,7 +75,7 @@ def file_lock(path: Path) -> Iterator[None]:
     """Hold the lock of this file: it dies with its process.
 
     Raises:
-        UserError: another process has held it for two minutes.
+        StoreLockedError: another process has held it for two minutes.
         OSError: the folder takes no file.
     """
     if not path.exists():
@@ -84,7 +84,7 @@ def file_lock(path: Path) -> Iterator[None]:
         with FileLock(path, timeout=LOCK_SECONDS, poll_interval=0.01):
             yield
     except Timeout:
-        raise UserError(f"{path}: held by another process for {LOCK_SECONDS:.0f} s; is it stopped?") from None
+        raise StoreLockedError(f"{path}: held by another process for {LOCK_SECONDS:.0f} s; is it stopped?") from None
 
 
 def sqlite_engine(path: Path) -> Engine:

@@ -20,7 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from hpo.errors import DiskFullError, LockLostError, UserError, disk_is_full
+from hpo.errors import DiskFullError, LockLostError, StoreLockedError, UserError, disk_is_full, room
 from hpo.names import DEFAULT_URL
 from hpo.rows import RowStorage
 from hpo.sqlite import begin_immediate, file_lock, make_once, reading, refuse_network
@@ -84,7 +84,7 @@ def _again(block: Callable[[], T], patience_seconds: float) -> T:
 _AWAY = ("08", "57P", "40001", "40P01", "55P03", "25P03", "25006", "53300")
 """SQLSTATEs of PostgreSQL: no connection, shut down or starting, serialisation, deadlock, lock timeout, idle in a
 transaction for too long, read-only (a failover), too many connections."""
-STORE_ERRORS = (SQLAlchemyError, StorageInternalError, LockLostError)
+STORE_ERRORS = (SQLAlchemyError, StorageInternalError, LockLostError, StoreLockedError)
 """What a store raises that can't be used."""
 
 
@@ -100,7 +100,7 @@ def is_away(error: BaseException) -> bool:
     """Whether an error says that a store can't be reached or used now, and not that something is wrong with it."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, LockLostError) or (isinstance(cause, DBAPIError) and _is_outage(cause)):
+        if isinstance(cause, LockLostError | StoreLockedError) or (isinstance(cause, DBAPIError) and _is_outage(cause)):
             return not disk_is_full(error)
         cause = cause.__cause__ or cause.__context__
     return False
@@ -117,7 +117,8 @@ def _is_outage(error: DBAPIError) -> bool:
 
 def _say_once(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome is not None else None
-    if state.attempt_number == 5 and error is not None:  # a restart of the server alone is over by then
+    # A restart of the server alone is over by then; for a lock it has been waited long when it is told the first time.
+    if error is not None and state.attempt_number == (1 if isinstance(error, StoreLockedError) else 5):
         log.warning("the store can't be used now (%s); it is waited for", first_line(error))
 
 
@@ -153,7 +154,7 @@ def _open_sqlite(path: Path, patience_seconds: float) -> Store:
         storage = RowStorage(_optuna_url(path), engine_kwargs={"connect_args": {"timeout": 60.0}, **_POOL})
     except OSError as error:
         if disk_is_full(error):
-            raise DiskFullError(f"{path}: no room for the study's store") from None
+            raise DiskFullError(f"{path}: no room for the study's store: {room(path)}") from None
         raise UserError(f"{path}: {error.strerror or error}") from None
     except RuntimeError as error:  # Optuna says here that the schema is another version's
         raise _of_another_version(f"sqlite:///{path}", error) from None

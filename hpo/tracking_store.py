@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hpo.errors import DiskFullError, StoreLockedError, UserError, disk_is_full
+from hpo.errors import DiskFullError, StoreLockedError, UserError, disk_is_full, room
 from hpo.sqlite import make_once, refuse_network
 from hpo.tracked import DEFAULT_URI
 from hpo.urls import masked, sqlite_path
@@ -74,7 +74,7 @@ def open_uri(uri: str, *, make: bool = True) -> str:
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except Exception as error:  # MLflow raises its own, SQLAlchemy's and alembic's here
         if disk_is_full(error):
-            raise DiskFullError(f"{path}: no room for MLflow's store") from None
+            raise DiskFullError(f"{path}: no room for MLflow's store: {room(path)}") from None
         if isinstance(error, OSError):
             raise UserError(f"{path}: {error.strerror or error}") from None
         words = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -21,13 +21,13 @@ from typing import Any, TextIO
 import optuna
 
 from hpo import lanes
-from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full
+from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full, room
 from hpo.leases import Leases, Stopping, become_owner
 from hpo.loading import load_spec
 from hpo.mirror import open_mirror
 from hpo.names import CONFIRMS
 from hpo.objective import Emit, Workplace
-from hpo.options import bytes_in_words, leave
+from hpo.options import leave
 from hpo.outbox import open_outbox
 from hpo.plan import less_kept, plan_from_json, sibling, trials_less_kept
 from hpo.preflight import candidates_of, is_work_left, preflight
@@ -148,8 +148,7 @@ def _full(error: BaseException, assignment: Assignment) -> str:
         with contextlib.suppress(OSError):
             free[place] = shutil.disk_usage(place.parent).free
     fullest = min(free, key=lambda place: free[place], default=places[0])
-    words = f"the disk is full, {bytes_in_words(free.get(fullest, 0))} are free ({first_line(error)})"
-    return f"{fullest}: {words}; make room, the same command goes on"
+    return f"{fullest}: the disk is full ({first_line(error)}): {room(fullest)}; make room, the same command goes on"
 
 
 def _ask(all_lanes: list[Stopping]) -> None:

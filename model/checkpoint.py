@@ -9,6 +9,7 @@ import json
 import logging
 import pickle
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -85,12 +86,14 @@ class CheckpointFolder:
     def load(self) -> Iterator[tuple[Payload, dict[str, Tensor]]]:
         """The checkpoints that are whole, newest first: payload, and the best weights it names.
 
-        A damaged one is passed over with a warning.
+        A damaged one is passed over with a warning, and what is gone on from then is told.
         """
+        is_newest = self._manifest()[1] is None
         for entry in reversed(self._known()):
             try:
                 path, best = self.path / entry["file"], self.path / entry["best_file"]
                 for file, expected in ((path, entry["sha256"]), (best, entry["best_sha256"])):
+                    self._refuse_foreign(file)
                     if sha256(file) != expected:
                         file.unlink()  # so that it is written anew when its epoch comes again
                         raise ValueError(f"{file.name} is damaged")
@@ -100,8 +103,17 @@ class CheckpointFolder:
                 weights = load_file(best)
             except Exception as error:  # whatever reading a file raises that is none of ours
                 log.warning("%s: the checkpoint of epoch %s can't be used (%s)", self.path, entry["epoch"], _why(error))
+                is_newest = False
                 continue
+            if not is_newest:
+                log.warning("%s: training goes on from the checkpoint of epoch %s", self.path, entry["epoch"])
             yield payload, weights
+
+    def _refuse_foreign(self, file: Path) -> None:
+        """Raises ValueError where a file is another user's, or leads elsewhere."""
+        status = file.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != self.path.stat().st_uid:
+            raise ValueError(f"{file.name} is no file of the folder's owner")
 
     def faults(self) -> Iterator[str]:
         """What of it is not whole, in words; nothing is changed by looking."""
@@ -116,8 +128,12 @@ class CheckpointFolder:
                 elif sha256(path) != expected:
                     yield f"{path} is damaged"
 
+    def is_empty(self) -> bool:
+        """Whether nothing was ever kept here."""
+        return not self.path.is_dir() or not any(self.path.iterdir())
+
     def clear(self) -> None:
-        """Let go of all of it: training starts again."""
+        """Let go of all of it."""
         (self.path / _MANIFEST).unlink(missing_ok=True)
         for file in self.path.iterdir() if self.path.is_dir() else ():
             file.unlink(missing_ok=True)
@@ -126,7 +142,7 @@ class CheckpointFolder:
         """The manifest's entries, oldest first; what is wrong with it is logged."""
         entries, fault = self._manifest()
         if fault is not None:
-            log.warning("%s: what it names is passed over, or training starts again", fault)
+            log.warning("%s: what it names is passed over", fault)
         return entries
 
     def _manifest(self) -> tuple[list[dict[str, Any]], str | None]:

@@ -380,6 +380,9 @@ class FaceTrainer:
             state = self._fresh(hyperparameters, seed, weights=False)
             restore(payload, best_weights, state, progress)
             return state, progress, int(payload["threads"]), int(payload.get("n_parts", 1))
+        else:
+            if not checkpoints.is_empty():
+                log.warning("%s: no checkpoint can be used: training starts again from epoch 0", checkpoints.path)
         checkpoints.clear()
         return self._fresh(hyperparameters, seed), progress, self.threads, None
 

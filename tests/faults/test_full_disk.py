@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.stores import filled
+from tests.end_to_end.stores import filled, run, trials
 from tests.faults.campaign import Outcome, assert_unhurt, begin, command, n_trained, said, started
+from tests.hpo.toy import write_toy
 
 pytestmark = pytest.mark.slow
 SEED = 20_261_128
-FULL = re.compile(r"^\S.*/\S+: .*(the disk is full, .* are free|no room).*$", re.MULTILINE)
+FULL = re.compile(r"^\S.*/\S+: (the disk is full|no room for) .*: [\d.]+ MB are free, need 200 MB.*$", re.MULTILINE)
 
 
 def begin_on(disk: Path, beside: Path, n: int) -> Path:
@@ -55,6 +56,20 @@ def assert_goes_on_once_there_is_room(disk: Path, beside: Path, whole: Outcome, 
 
     assert command(folder, storage) == 0, said(folder)
     assert_unhurt(folder, storage, whole, n_full)
+
+
+def test_a_disk_that_is_too_full_to_begin_is_74_and_no_trial_begins(small_disk):
+    study = write_toy(small_disk, trials=2)
+    (small_disk / "ballast").write_bytes(bytes(400 << 20))  # of 512
+
+    full = run(small_disk, "--study", str(study))
+    (small_disk / "ballast").unlink()
+
+    assert full.returncode == 74
+    assert re.fullmatch(r"trials/toy: 0.1 GB free, need 0.2 GB: 3 checkpoints and 0.2 GB\n", full.stderr)
+    assert trials(small_disk, "toy") == []
+    assert run(small_disk, "--study", str(study)).returncode == 0
+    assert len(trials(small_disk, "toy")) == 2
 
 
 def test_a_disk_that_is_full_at_two_moments_harms_nothing(small_disk, tmp_path, whole):

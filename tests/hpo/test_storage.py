@@ -1,11 +1,13 @@
 import sqlite3
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
 import pytest
+from filelock import FileLock
 
-from hpo.errors import UserError
+from hpo.errors import StoreLockedError, UserError
 from hpo.sqlite import reading
 from hpo.storage import load_study, open_store, read_trials
 from hpo.urls import masked, shown
@@ -139,6 +141,25 @@ def test_who_only_reads_does_not_wait_for_who_reads_and_who_writes_takes_the_loc
     other = sqlite3.connect(tmp_path / "hpo.db", timeout=0)
     with stores[0].engine.begin(), pytest.raises(sqlite3.OperationalError, match="locked"):
         other.execute("BEGIN IMMEDIATE")
+
+
+def test_a_lock_that_a_stopped_process_holds_is_waited_for_where_outages_are(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("hpo.sqlite.LOCK_SECONDS", 0.2)
+    url = f"sqlite:///{tmp_path / 'hpo.db'}"
+    patient, impatient = open_store(url, patience_seconds=60), open_store(url)
+    held = FileLock(tmp_path / "hpo.db.lock", thread_local=False)
+
+    def under_the_lock() -> str:
+        with patient.lock():
+            return "mine"
+
+    with held:
+        with pytest.raises(StoreLockedError, match="held by another process"), impatient.lock():
+            pass
+        threading.Timer(1.0, lambda: held.release(force=True)).start()
+
+        assert patient.lasting(under_the_lock) == "mine"
+    assert "is it stopped?" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import json
+import os
 import pickle
 
 import pytest
@@ -203,7 +204,24 @@ def test_what_can_not_be_read_is_passed_over_though_its_checksum_is_right(folder
 
     assert newest(folder) == 2
     assert "the checkpoint of epoch 3 can't be used (" in caplog.text
+    assert "training goes on from the checkpoint of epoch 2" in caplog.text
     assert "weights_only" not in caplog.text
+
+
+@pytest.mark.parametrize("foreign", ["link", "another user's"])
+def test_a_file_that_leads_elsewhere_or_is_another_users_is_not_read(folder, foreign, caplog):
+    file = folder.path / "epoch-000003.pt"
+    if foreign == "link":
+        elsewhere = folder.path.parent / "elsewhere.pt"
+        file.rename(elsewhere)
+        file.symlink_to(elsewhere)
+    elif os.geteuid() == 0:
+        os.chown(file, 12345, -1)
+    else:
+        pytest.skip("only root can give a file away")
+
+    assert newest(folder) == 2
+    assert "epoch-000003.pt is no file of the folder's owner" in caplog.text
 
 
 def test_what_is_not_whole_is_told_and_left(folder):

@@ -74,6 +74,28 @@ def test_who_has_lost_a_trial_replaces_nothing_that_its_new_owner_has_put_there(
     assert timeless(trainer().train(PARAMS, seed=1, workdir=tmp_path)) == timeless(whole)
 
 
+def test_where_no_checkpoint_can_be_used_that_is_said_and_training_starts_again(tmp_path, caplog):
+    whole = list(trainer().train(PARAMS, seed=1, workdir=tmp_path / "whole"))
+    for damaged in ("manifest.json", "*.pt", "*.safetensors"):
+        workdir = tmp_path / damaged[2:]
+        epochs = trainer().train(PARAMS, seed=1, workdir=workdir)
+        for _ in range(3):
+            next(epochs)
+        epochs.close()
+        for file in (workdir / "checkpoints").glob(damaged):
+            file.unlink()
+        caplog.clear()
+
+        assert timeless(trainer().train(PARAMS, seed=1, workdir=workdir)) == timeless(whole)
+        assert caplog.text.count("no checkpoint can be used: training starts again from epoch 0") == 1
+
+
+def test_of_a_trial_that_has_trained_nothing_nothing_is_said(tmp_path, caplog):
+    list(trainer().train(PARAMS, seed=1, workdir=tmp_path))
+
+    assert "checkpoint" not in caplog.text
+
+
 def test_who_has_lost_a_trial_amid_what_is_recorded_replaces_nothing(tmp_path):
     list(trainer().train(PARAMS, seed=1, workdir=tmp_path))
     epochs = trainer(owned=lambda: False).train(PARAMS, seed=1, workdir=tmp_path)
