@@ -21,6 +21,7 @@ from hpo.errors import DiskFullError, LeaseLostError, UserError, disk_is_full, r
 from hpo.leases import GRACE_SECONDS, SURE_SECONDS, Lease, Stopping, kept_alive
 from hpo.mirror import Mirror
 from hpo.records import Records
+from hpo.redaction import redacted
 from hpo.schedulers.protocol import PAUSED, SECONDS, params_of, pause_at, seconds_left
 from hpo.seeds import configuration_seed, trial_seed
 from hpo.spec import Metrics, StudySpec, Trainer
@@ -248,15 +249,16 @@ def _run_epochs(
         end = _drive(place, trial, lease, epochs)
         epochs.close()  # where it was left early, the trainer keeps what it must
     except UserError as fault:
-        return _End(TrialState.FAIL, str(fault), fault)
+        return _End(TrialState.FAIL, redacted(str(fault)), fault)
     except _TrainerError as raised:
         error = raised.__cause__ or raised
         if disk_is_full(error):
             raise DiskFullError(f"{workdir}: no room for the trial's files ({error}): {room(workdir)}") from None
         (workdir / "artifacts").mkdir(parents=True, exist_ok=True)
-        write_whole(workdir / "artifacts" / "error.txt", "".join(traceback.format_exception(error)).encode())
+        write_whole(workdir / "artifacts" / "error.txt", redacted("".join(traceback.format_exception(error))).encode())
         log.debug("trial %d raised", trial.number, exc_info=error)
-        reason = f"{type(error).__name__}: {error} ({_place(error)}; see {workdir / 'artifacts' / 'error.txt'})"
+        file = workdir / "artifacts" / "error.txt"
+        reason = redacted(f"{type(error).__name__}: {error} ({_place(error)}; see {file})")
         # The traceback holds the frames, the frames hold tensors (optuna#1224): let them go before the next trial.
         traceback.clear_frames(error.__traceback__)
         return _End(TrialState.FAIL, reason)

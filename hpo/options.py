@@ -9,14 +9,17 @@ import signal
 import socket
 import stat
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full
 from hpo.names import DEFAULT_URL
+from hpo.redaction import Redacting, redacted
 
 if TYPE_CHECKING:  # optuna takes half a second to import, and `--help` needs none of it
     from optuna import Study
@@ -139,7 +142,11 @@ def leave(code: int) -> NoReturn:
 
 def _code_of(body: Callable[[], int], verbose: bool) -> int:  # noqa: FBT001
     os.umask(0o077)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    if not (root := logging.getLogger()).handlers:
+        shown = logging.StreamHandler()
+        shown.setFormatter(Redacting("%(message)s"))
+        root.addHandler(shown)
+    sys.excepthook = say_all
     log.setLevel(logging.DEBUG if verbose else logging.WARNING)
     for name in ("optuna", "mlflow", "alembic", "filelock", "matplotlib", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -171,7 +178,12 @@ def _code_of(body: Callable[[], int], verbose: bool) -> int:  # noqa: FBT001
 
 def _say(text: str) -> None:
     with suppress(OSError):
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{redacted(text)}\n")
+
+
+def say_all(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Tell of an error that is a fault of this program."""
+    _say("".join(traceback.format_exception(kind, error, trace)).rstrip())
 
 
 def size_of(folder: Path) -> int:

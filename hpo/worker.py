@@ -27,12 +27,13 @@ from hpo.loading import load_spec
 from hpo.mirror import open_mirror
 from hpo.names import CONFIRMS
 from hpo.objective import Emit, Workplace
-from hpo.options import leave
+from hpo.options import leave, say_all
 from hpo.outbox import open_outbox
 from hpo.plan import less_kept, plan_from_json, sibling, trials_less_kept
 from hpo.preflight import candidates_of, is_work_left, preflight
 from hpo.prepared import prepared
 from hpo.records import Records
+from hpo.redaction import Redacting, redacted
 from hpo.resume import OpenStudy, check_params, description_of, open_study, refuse, trained_otherwise
 from hpo.schedulers.named import make_scheduler
 from hpo.schedulers.proposals import make_pruner
@@ -106,9 +107,10 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINALS)
     emit = _emitter(events, all_lanes)
     assignment = Assignment(**json.loads(sys.stdin.readline()))
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_Told(emit)])
+    logging.basicConfig(level=logging.WARNING, handlers=[_Told(emit)])
     logging.getLogger("hpo").setLevel(logging.DEBUG if assignment.verbose else logging.WARNING)
     logging.captureWarnings(capture=True)
+    sys.excepthook = say_all
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         reason = _work(assignment, all_lanes, emit)
@@ -160,6 +162,8 @@ def _emitter(events: TextIO, all_lanes: list[Stopping]) -> Emit:
     lock = threading.Lock()
 
     def emit(event: Mapping[str, Any]) -> None:
+        if "text" in event:
+            event = {**event, "text": redacted(event["text"])}
         try:
             with lock:
                 events.write(json.dumps(event, default=str) + "\n")
@@ -174,6 +178,7 @@ class _Told(logging.Handler):
 
     def __init__(self, emit: Emit) -> None:
         super().__init__()
+        self.setFormatter(Redacting("%(message)s"))
         self._emit = emit
 
     def emit(self, record: logging.LogRecord) -> None:

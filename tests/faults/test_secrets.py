@@ -46,8 +46,12 @@ def test_six_secrets_are_nowhere_after_a_study_in_which_everything_fails_once(tm
     remote = f"https://somebody:{SECRETS['remote']}@example.com/faces.git"
     for command in (["git", "init", "-q"], ["git", "remote", "add", "origin", remote]):
         subprocess.run(command, cwd=tmp_path, check=True)
-    fails_once = "(Path(workdir) / 'tried').exists() or ((Path(workdir) / 'tried').touch(), 1 / 0)"
-    study = write_toy(tmp_path, trials=3, inject=fails_once, fields="retries=1")
+    quoting = 'f\'{os.environ["AWS_SECRET_ACCESS_KEY"]} of https://u:{os.environ["HPO_OWN_SECRET"]}@h/x\''
+    fails = (
+        f"if not (Path(workdir) / 'tried').exists() or Path(workdir).name == '1':\n"
+        f"                (Path(workdir) / 'tried').touch()\n                raise ValueError({quoting})"
+    )
+    study = write_toy(tmp_path, trials=3, inject=fails, fields="retries=1")
     port = free_port()
     own = {name: secret for name, secret in SECRETS.items() if name.isupper()}
 
@@ -76,6 +80,8 @@ def test_six_secrets_are_nowhere_after_a_study_in_which_everything_fails_once(tm
     places |= {"what was said": said, "the database": whole_database(plain)}
     assert len(places) > 20
     assert b"postgres:***@" in said
+    assert b"ValueError: *** of https://u:***@h/x (toy.py:" in said
+    assert "error.txt" in {place.rpartition("/")[2] for place in places}
     assert b"toy" in places["the database"]
     found = [
         (name, place) for name, secret in SECRETS.items() for place, text in places.items() if secret.encode() in text
