@@ -1,5 +1,6 @@
 """Where MLflow keeps runs: a tracking URI is checked, and a SQLite store of its own is made whole before it is used."""
 
+import ipaddress
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,6 +10,10 @@ from hpo.sqlite import make_once, refuse_network
 from hpo.tracked import DEFAULT_URI
 from hpo.urls import masked, sqlite_path
 
+_CREDENTIALS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+"""Variables whose value MLflow sends with each request."""
+_PLAIN = "HPO_PLAIN_HTTP"
+
 
 def check_uri(uri: str) -> bool:
     """Refuse a tracking URI that can be none, at once: without MLflow, whose import takes two seconds.
@@ -17,7 +22,8 @@ def check_uri(uri: str) -> bool:
         Whether nothing more can be known of it beforehand: a server, or a SQLite file that is yet to be made.
 
     Raises:
-        UserError: it can't be a tracking URI, holds a password, or is a place where no store can be.
+        UserError: it can't be a tracking URI, holds a password, would be sent one unencrypted, or is a place where no
+            store can be.
     """
     try:
         parts = urlsplit(uri)
@@ -37,6 +43,13 @@ def check_uri(uri: str) -> bool:
             raise UserError("--tracking-uri has a port that is none, need http://HOST:PORT") from None
         if parts.query or parts.fragment:
             raise UserError("--tracking-uri must end before its ? or #, need http://HOST:PORT")
+        if parts.scheme == "http" and not _is_loopback(parts.hostname) and not os.environ.get(_PLAIN):
+            sent = [name for name in _CREDENTIALS if os.environ.get(name)]
+            if sent:
+                raise UserError(
+                    f"--tracking-uri {masked(uri)!r} would be sent {sent[0]} unencrypted; use https://, or set "
+                    f"{_PLAIN}=1 where the way there is safe"
+                )
         return True
     if parts.scheme != "sqlite":
         raise UserError(f"--tracking-uri {masked(uri)!r} is not supported, need sqlite:///FILE or http://HOST:PORT")
@@ -48,6 +61,13 @@ def check_uri(uri: str) -> bool:
             "migrate it with `mlflow migrate-filestore --source ./mlruns --target sqlite:///mlflow.db`"
         )
     return os.access(path.parent, os.W_OK | os.X_OK) and not path.exists()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def open_uri(uri: str, *, make: bool = True) -> str:

@@ -13,7 +13,7 @@ from hpo.errors import UserError
 from hpo.outbox import PARENT, open_outbox
 from hpo.storage import open_store
 from hpo.tracking import Tracker
-from hpo.tracking_store import open_uri
+from hpo.tracking_store import check_uri, open_uri
 from tests.end_to_end.stores import filled
 
 OPEN = {
@@ -245,6 +245,21 @@ def test_a_tracking_uri_that_can_not_be_is_one_line_without_its_secret(uri, word
 
     assert words in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"])
+def test_a_password_is_not_sent_unencrypted_to_another_machine_but_where_that_is_said_to_be_safe(name, monkeypatch):
+    monkeypatch.setenv(name, "a secret")
+    for uri in ("http://mlflow:5000", "http://10.0.0.3:5000", "http://127.0.0.1.evil.com"):
+        with pytest.raises(
+            UserError, match=f"'{uri}' would be sent {name} unencrypted; use https://, or set HPO_PLAIN"
+        ):
+            check_uri(uri)
+    for uri in ("https://mlflow:5000", "http://127.0.0.1:5000", "http://localhost:5000", "http://[::1]:5000"):
+        assert check_uri(uri)
+
+    monkeypatch.setenv("HPO_PLAIN_HTTP", "1")
+    assert check_uri("http://mlflow:5000")
 
 
 def test_an_old_file_store_is_told_with_the_way_on(tmp_path, monkeypatch):
