@@ -106,6 +106,7 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
                 break
             if attempt < records.spec.retries:
                 log.warning("trial %d is tried again: %s", trial.number, (end.reason or "").splitlines()[0])
+        records.log_tags(trial.number, _tags_of(place.trainer))
     if end.state is None:
         watch.lap("service")
         times = added(trial.user_attrs.get(TIMES, {}), watch.take())
@@ -212,6 +213,18 @@ def _trainer_seconds(trainer: Trainer) -> dict[str, float]:
         return {kind: float(told[kind]) for kind in KINDS if kind in told}
     except Exception as error:
         log.warning("the trainer's `seconds` raises %s: %s; its time counts as training", type(error).__name__, error)
+        return {}
+
+
+def _tags_of(trainer: Trainer) -> dict[str, str]:
+    """What a trainer has to note of the trial that it has just trained."""
+    tags = getattr(trainer, "tags", None)
+    if tags is None:
+        return {}
+    try:
+        return {str(name): str(value) for name, value in tags().items()}
+    except Exception as error:
+        log.warning("the trainer's `tags` raises %s: %s; they are left out", type(error).__name__, error)
         return {}
 
 

@@ -33,6 +33,7 @@ from hpo.tracked import (
     log_best,
     log_end,
     log_epoch,
+    log_tags,
     log_times,
     log_value,
     open_run,
@@ -126,6 +127,11 @@ class Records:
     def log_epoch(self, number: int, epoch: int, metrics: Metrics) -> list[str]:
         """Let MLflow have an epoch's metrics; gives the names of those that it has otherwise already."""
         return log_epoch(self.outbox, number, epoch, metrics)
+
+    @_lasting
+    def log_tags(self, number: int, tags: Mapping[str, str]) -> None:
+        """Note in MLflow what a trainer has to say of its trial."""
+        log_tags(self.outbox, number, tags)
 
     def report(self, lease: Lease, epoch: int, value: float) -> None:
         """Tell Optuna a trial's intermediate value.

@@ -67,6 +67,7 @@ class Trainer(Protocol):
     - `review(workdir) -> Sequence[Mapping]`: sections of a report about that network: `title`, and where wanted `text`,
       `columns`, `rows`, `pictures` (names of files in `workdir/review`).
     - `faults(workdir) -> Iterable[str]`: what is damaged of a trial's files, in words; `hpo.doctor` asks for it.
+    - `tags() -> Mapping`: what is to be noted of the trial that was trained last: tags of its run.
     - `seconds() -> Mapping`: how much of the time of all calls so far was no training: `validation`, `checkpoint`.
 
     An optional attribute, `continues_past_epochs`: true where an epoch does not depend on the param `epochs`, so that

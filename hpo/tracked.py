@@ -113,6 +113,12 @@ def log_epoch(outbox: Outbox, number: int, epoch: int, metrics: Metrics) -> list
     return [k for k, v in metrics.items() if not k.endswith(_VOLATILE) and k in known and known[k] != v]
 
 
+def log_tags(outbox: Outbox, number: int, tags: Mapping[str, str]) -> None:
+    """Note on a trial's run what its trainer has to say of it."""
+    if tags:
+        outbox.put(str(number), "tags", dict(tags))
+
+
 def log_times(outbox: Outbox, number: int, n_epochs: int, seconds: Mapping[str, float], *, attempt: int) -> None:
     """Keep what a trial has taken in all, by kind, as it is laid down for the so-many-th time."""
     metrics = {f"time.{kind}": value for kind, value in seconds.items()}

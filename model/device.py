@@ -73,6 +73,11 @@ class Compute:
         """A generator of this device."""
         return torch.Generator(self.device).manual_seed(seed)
 
+    def give_back(self) -> None:
+        """Let others have the memory that nothing is in any more."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def normalised(self, faces: Tensor, mean: float, std: float) -> Tensor:
         """Faces uint8 [B, S, S] to float32 [B, 1, S, S] with mean 0 and spread 1 over the training images."""
         images = faces.unsqueeze(1).to(torch.float32).sub_(mean).div_(std)

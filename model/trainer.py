@@ -1,9 +1,12 @@
 """Binds faces and a device to training: what a study hands to the service. Knows no trial, only a working folder."""
 
+import gc
 import hashlib
 import json
 import logging
+import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -35,6 +38,13 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 2
 """Of checkpoints: raised when an older one would go on otherwise than it began."""
+
+
+def _more_parts(n_parts: int, hyperparameters: Hyperparameters, error: torch.OutOfMemoryError) -> int:
+    """Twice as many parts of a batch; raises the error where those would be of single images."""
+    if math.ceil(hyperparameters.batch_size / (2 * n_parts)) < 2:  # batch norm needs two
+        raise error
+    return 2 * n_parts
 
 
 def never() -> bool:
@@ -110,9 +120,12 @@ class FaceTrainer:
             validation_bytes=n_validated * validated,
         )
         self._seconds = {"validation": 0.0, "checkpoint": 0.0}
+        self._tags: dict[str, str] = {}
 
     def train(self, params: Mapping[str, Any], *, seed: int, workdir: Path) -> Iterator[dict[str, float]]:
         """Train one network; yields a metrics mapping an epoch (see `training.train_epochs`), epochs from 0.
+
+        Where memory runs out all the same it goes on from the last whole epoch with batches in more parts.
 
         Called again with the same arguments after any interruption it first yields the recorded epochs, then goes on:
         in all it yields what an uninterrupted call does, bit for bit on a CPU, times aside. Closing the generator, or
@@ -126,6 +139,7 @@ class FaceTrainer:
 
         Raises:
             ValueError: params that `check` refuses.
+            torch.OutOfMemoryError: there is not even enough for a part of two images.
         """
         self.check(params)
         hyperparameters = Hyperparameters(**params)
@@ -149,7 +163,22 @@ class FaceTrainer:
                     self._write_results(Path(workdir), hyperparameters, progress.first(n_yielded), checkpoints)
             if not goes_on:
                 return
-            yield from self._train(state, progress, hyperparameters, checkpoints, fingerprint, Path(workdir), n_parts)
+            while True:
+                self._tags = {"batch_parts": str(n_parts)} if n_parts > 1 else {}
+                try:
+                    yield from self._train(
+                        state, progress, hyperparameters, checkpoints, fingerprint, Path(workdir), n_parts
+                    )
+                except torch.OutOfMemoryError as error:
+                    n_parts = _more_parts(n_parts, hyperparameters, error)
+                    traceback.clear_frames(error.__traceback__)  # they hold tensors
+                else:
+                    return
+                del state
+                gc.collect()
+                self.compute.give_back()
+                state, progress, *_ = self._begun(checkpoints, fingerprint, hyperparameters, seed)
+                log.warning("memory ran out: from epoch %d on a batch is trained in %d parts", state.epoch, n_parts)
         finally:
             use_threads(self.threads)
 
@@ -194,6 +223,10 @@ class FaceTrainer:
         """What is not whole of a trial's checkpoints and weights, in words."""
         yield from CheckpointFolder(Path(workdir) / "checkpoints").faults()
         yield from weights_faults(Path(workdir) / "weights" / "best.safetensors")
+
+    def tags(self) -> dict[str, str]:
+        """What is to be noted of the trial that was trained last: `batch_parts`, where its batches were split."""
+        return dict(self._tags)
 
     def seconds(self) -> dict[str, float]:
         """How long all calls of `train` so far took in validation, and with checkpoints and results."""

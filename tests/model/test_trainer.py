@@ -1,6 +1,7 @@
 """However a trial is interrupted, what it yields in all is what it yields alone."""
 
 import errno
+import itertools
 import json
 import math
 import threading
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from data.synthetic import synthetic_faces
+from model import steps
 from model.checkpoint import CheckpointFolder
 from model.hyperparameters import Hyperparameters
+from model.needs import Needs
 from model.optimizers import OPTIMIZERS
 from model.pictures import draw
 from model.trainer import FaceTrainer
@@ -72,6 +75,57 @@ def test_who_has_lost_a_trial_replaces_nothing_that_its_new_owner_has_put_there(
 
     assert contents(tmp_path) == left
     assert timeless(trainer().train(PARAMS, seed=1, workdir=tmp_path)) == timeless(whole)
+
+
+def limited(monkeypatch, n_images: int, after: int = 0) -> None:
+    """From so many steps on there is memory for so many images at a time."""
+    plain, n_steps = steps.step, itertools.count()
+
+    def step(network, optimizer, batch, compute, n_parts=1):
+        held = torch.ones(1000)
+        if next(n_steps) >= after and math.ceil(len(batch.labels) / n_parts) > n_images:
+            raise torch.OutOfMemoryError(f"CUDA out of memory beside {len(held)}")
+        return plain(network, optimizer, batch, compute, n_parts)
+
+    monkeypatch.setattr(steps, "step", step)
+
+
+def test_where_memory_runs_out_batches_are_trained_in_parts_as_they_would_have_been(tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as patched:
+        patched.setattr(Needs, "n_parts", lambda *_: 4)
+        parts = list(trainer().train(PARAMS, seed=1, workdir=tmp_path / "parts"))
+    limited(monkeypatch, n_images=5)
+    short = trainer()
+
+    assert timeless(short.train(PARAMS, seed=1, workdir=tmp_path / "short")) == timeless(parts)
+    assert short.tags() == {"batch_parts": "4"}
+    assert "memory ran out: from epoch 0 on a batch is trained in 4 parts" in caplog.text
+
+
+def test_where_memory_runs_out_later_training_goes_on_from_the_last_whole_epoch(tmp_path, monkeypatch, caplog):
+    whole = list(trainer().train(PARAMS, seed=1, workdir=tmp_path / "whole"))
+    limited(monkeypatch, n_images=8, after=2 * 4 + 1)  # amid the third epoch
+    short = trainer(checkpoint_seconds=3600)
+
+    history = list(short.train(PARAMS, seed=1, workdir=tmp_path / "short"))
+
+    assert len(history) == 4
+    assert timeless(history[:2]) == timeless(whole[:2])
+    assert caplog.text.count("memory ran out: from epoch 2 on a batch is trained in 2 parts") == 1
+    assert timeless(trainer().train(PARAMS, seed=1, workdir=tmp_path / "short")) == timeless(history)
+    list(short.train({**PARAMS, "batch_size": 8}, seed=1, workdir=tmp_path / "fits"))
+    assert short.tags() == {}
+
+
+def test_where_not_even_two_images_fit_that_is_an_error_and_what_was_trained_is_kept(tmp_path, monkeypatch):
+    whole = list(trainer().train(PARAMS, seed=1, workdir=tmp_path / "whole"))
+    with monkeypatch.context() as patched:
+        limited(patched, n_images=1, after=5)
+        epochs = trainer(checkpoint_seconds=3600).train(PARAMS, seed=1, workdir=tmp_path / "short")
+        with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+            list(epochs)
+
+    assert timeless(trainer().train(PARAMS, seed=1, workdir=tmp_path / "short")) == timeless(whole)
 
 
 def test_where_no_checkpoint_can_be_used_that_is_said_and_training_starts_again(tmp_path, caplog):
