@@ -8,9 +8,10 @@ and whatever asks, claims or counts does so under one file lock.
 import glob
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -110,11 +111,18 @@ def reading() -> Iterator[None]:
         _only_reads.reset(token)
 
 
-def begin_immediate(engine: Engine) -> None:
-    """Let each transaction take the write lock when it begins, wait for it, and reach the disk when it commits.
+def leave_wal(path: Path) -> None:
+    """Let a file that somebody has switched to WAL have the classic journal again; not while others are at it.
 
-    The journal is the classic one, not WAL: SQLite before 3.44.6 can corrupt a WAL when it is reset.
+    SQLite before 3.44.6 can corrupt a WAL when it is reset.
     """
+    with closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as connection, suppress(sqlite3.Error):
+        if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+            connection.execute("PRAGMA journal_mode = DELETE")
+
+
+def begin_immediate(engine: Engine) -> None:
+    """Let each transaction take the write lock when it begins, wait for it, and reach the disk when it commits."""
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: Any) -> None:

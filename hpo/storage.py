@@ -23,7 +23,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 from hpo.errors import DiskFullError, LockLostError, StoreLockedError, UserError, disk_is_full, room
 from hpo.names import DEFAULT_URL
 from hpo.rows import RowStorage
-from hpo.sqlite import begin_immediate, file_lock, make_once, reading, refuse_network
+from hpo.sqlite import begin_immediate, file_lock, leave_wal, make_once, reading, refuse_network
 from hpo.urls import is_sqlite, masked, sqlite_path
 
 log = logging.getLogger("hpo")
@@ -151,6 +151,7 @@ def _open_sqlite(path: Path, patience_seconds: float) -> Store:
         make_once(path, _make_schema)
         if path.stat().st_size == 0:  # SQLite takes it for a store that holds nothing yet
             raise UserError(f"{path}: an empty file, and no store; put a copy in its place, or remove it to begin anew")
+        leave_wal(path)
         storage = RowStorage(_optuna_url(path), engine_kwargs={"connect_args": {"timeout": 60.0}, **_POOL})
     except OSError as error:
         if disk_is_full(error):

@@ -143,6 +143,24 @@ def test_who_only_reads_does_not_wait_for_who_reads_and_who_writes_takes_the_loc
         other.execute("BEGIN IMMEDIATE")
 
 
+def test_a_file_that_somebody_has_switched_to_wal_has_the_classic_journal_again_and_commits_reach_the_disk(tmp_path):
+    url, path = f"sqlite:///{tmp_path / 'hpo.db'}", tmp_path / "hpo.db"
+    open_store(url)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+
+    beside = open_store(url)  # as long as another looks into it it stays as it is, and can be used
+    optuna.create_study(study_name="s", storage=beside.storage)
+    connection.close()
+    beside.engine.dispose()
+    store = open_store(url)
+
+    with store.engine.connect() as found:
+        assert found.exec_driver_sql("PRAGMA journal_mode").scalar() == "delete"
+        assert found.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    assert optuna.get_all_study_names(store.storage) == ["s"]
+
+
 def test_a_lock_that_a_stopped_process_holds_is_waited_for_where_outages_are(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("hpo.sqlite.LOCK_SECONDS", 0.2)
     url = f"sqlite:///{tmp_path / 'hpo.db'}"
