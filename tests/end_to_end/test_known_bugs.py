@@ -55,7 +55,9 @@ def test_a_full_disk_ends_it_with_74_and_the_same_command_goes_on_when_there_is_
     assert code == 74, said
     if log_place == "beside":
         (line,) = [line for line in said.splitlines() if "the disk is full" in line]
-        assert re.search(r"the disk is full, \d.* are free \(.*\); make room, the same command goes on$", line)
+        assert re.search(
+            r"the disk is full \(.*\): \d.* MB are free, need 200 MB.*; make room, the same command goes on$", line
+        )
         assert str(small_disk) in line
     assert "Traceback" not in said
     assert done.returncode == 0, done.stderr
