@@ -106,6 +106,7 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
                 break
             if attempt < records.spec.retries:
                 log.warning("trial %d is tried again: %s", trial.number, (end.reason or "").splitlines()[0])
+                trial = records.trial(lease.trial_id)  # its epochs so far have been reported
         records.log_tags(trial.number, _tags_of(place.trainer))
     if end.state is None:
         watch.lap("service")

@@ -128,10 +128,33 @@ def test_a_study_in_which_nothing_has_a_value_says_so(tmp_path):
     assert "no trial has a value" in done.stdout
 
 
-def test_a_diverged_trial_is_pruned_and_nothing_infinite_is_kept(tmp_path):
+def test_an_epoch_that_gives_another_value_when_it_is_trained_again_is_told_and_the_first_counts(tmp_path):
+    """optuna#852, #2782."""
+    inject = (
+        "if not Path('tried').exists() and epoch == 2:\n"
+        "                record.unlink()\n"
+        "                Path('tried').touch()\n"
+        "                raise RuntimeError('once')\n"
+        "            params = {'x': 0.9} if Path('tried').exists() else {'x': 0.3}"
+    )
+    done = run(tmp_path, "--study", str(write_toy(tmp_path, trials=1, inject=inject, fields="retries=1")))
+
+    assert done.returncode == 0, done.stderr
+    for epoch in (0, 1):
+        assert f"trial 0: epoch {epoch} trained again gives another score; the first counts" in done.stdout
+    (trial,) = trials(tmp_path, "toy")
+    assert {epoch: round(1 - value - 1 / (epoch + 2), 6) for epoch, value in trial.intermediate_values.items()} == {
+        0: 0.0, 1: 0.0, 2: 0.36, 3: 0.36,
+    }  # fmt: skip
+    assert runs(tmp_path, "toy")["0"][1]["score"] == sorted(trial.intermediate_values.items())
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_diverged_trial_is_pruned_and_nothing_infinite_is_kept(tmp_path, value):
+    """optuna#2809, #3205, #2169; mlflow#25640, #26108, #16555."""
     inject = (
         "if epoch == 2 and Path(workdir).name == '0':\n"
-        "                yield {'score': float('nan'), 'other': 1.0}\n"
+        f"                yield {{'score': float('{value}'), 'other': 1.0}}\n"
         "                return"
     )
     done = run(tmp_path, "--study", str(write_toy(tmp_path, trials=2, inject=inject)))
@@ -140,7 +163,8 @@ def test_a_diverged_trial_is_pruned_and_nothing_infinite_is_kept(tmp_path):
     first = trials(tmp_path, "toy")[0]
     each, points = runs(tmp_path, "toy")["0"]
     assert first.state == TrialState.PRUNED
-    assert first.user_attrs["hpo.reason"].startswith("diverged: score is nan")
+    assert first.user_attrs["hpo.reason"].startswith(f"diverged: score is {value}")
+    assert runs(tmp_path, "toy")["study"][0].data.tags["hpo.best_trial"] == "1"
     assert each.info.status == "KILLED"
     assert [step for step, _ in points["score"]] == [0, 1]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
-Illness = Literal["500", "429", "silent", "cut", "none"]
-ILLNESSES: tuple[Illness, ...] = ("500", "429", "silent", "cut")
+Illness = Literal["500", "429", "silent", "cut", "torn", "none"]
+ILLNESSES: tuple[Illness, ...] = ("500", "429", "silent", "cut", "torn")
 
 
 @dataclass(slots=True)
@@ -19,7 +19,7 @@ class Ill:
     Attributes:
         port: where it listens, on 127.0.0.1.
         illness: `500` and `429` are answers, `silent` is none, `cut` ends amid an answer, when the real server has
-            done what it was asked.
+            done what it was asked, `torn` amid what is sent to it, an upload say.
     """
 
     port: int
@@ -41,10 +41,13 @@ def ill_server(real: int, illness: Illness) -> Iterator[Ill]:
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            now = ill.illness
+            now, length = ill.illness, int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length // 2 if now == "torn" else length)
             if now != "none":
                 ill.count()
+            if now == "torn" and length:
+                self.close_connection = True
+                return
             if now in {"500", "429"}:
                 self.close_connection = True
                 self.send_response(int(now), "ill")

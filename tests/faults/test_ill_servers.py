@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -58,6 +59,23 @@ def assert_told(folder: Path, server: Path, study: str, n_trials: int) -> None:
         each, points = tracked[str(trial.number)]
         assert points["score"] == sorted(trial.intermediate_values.items())
         assert each.info.status == "FINISHED"
+
+
+def test_a_kill_while_a_server_is_away_loses_nothing_of_what_waits_for_it(tmp_path):
+    server, port = tmp_path / "server", free_port()
+    server.mkdir()
+    study = write_toy(tmp_path, trials=3, epochs=20, pause=0.1)
+    args = ("--study", str(study), "--tracking-uri", f"http://127.0.0.1:{port}", "--workers", "1")
+    command = start(tmp_path, *args)
+    wait_for_epochs(tmp_path, 45)
+    os.killpg(command.pid, signal.SIGKILL)
+    assert command.wait() == -signal.SIGKILL
+
+    with mlflow_server(server, port):
+        done = run(tmp_path, *args)
+
+    assert done.returncode == 0, done.stderr
+    assert_told(tmp_path, server, "toy", 3)
 
 
 def test_a_server_that_is_wiped_amid_a_study_is_told_all_of_it_anew(tmp_path):

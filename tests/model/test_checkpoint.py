@@ -164,8 +164,9 @@ class Canary:
         return (print, ("the canary ran",))
 
 
-def test_a_pickle_is_never_run(folder, capsys):
-    content = pickle.dumps(Canary())
+@pytest.mark.parametrize("as_torch_saves", [False, True])
+def test_a_pickle_is_never_run(folder, capsys, as_torch_saves):
+    content = saved({"epoch": Canary()}) if as_torch_saves else pickle.dumps(Canary())
     (folder.path / "epoch-000003.pt").write_bytes(content)
     manifest = json.loads((folder.path / "manifest.json").read_text())
     manifest[-1]["sha256"] = hashlib.sha256(content).hexdigest()
