@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from tests.end_to_end.stores import environment, run, runs, start, trials
+from tests.faults.campaign import KILLED, begin, command
 from tests.hpo.toy import write_toy
 
 pytestmark = pytest.mark.slow
@@ -162,6 +163,28 @@ def test_what_can_not_be_mended_is_said_and_left(done, tmp_path):
     assert "another configuration than the study was made with: the search space" in found.stdout
     assert "is not here: is --workdir another one" in found.stdout
     assert found.stdout.endswith("2 wrong\n")
+
+
+def test_a_network_s_damaged_checkpoint_and_weights_are_said_with_its_device_and_data(tmp_path):
+    folder = tmp_path / "study"
+    begin(folder)
+    storage = f"sqlite:///{folder / 'hpo.db'}"
+    assert command(folder, storage, "model.training validate before 6 all") == KILLED
+    (running,) = [t for t in trials(folder, "hurt") if t.state == TrialState.RUNNING]
+    (checkpoint, *_) = sorted((folder / "trials" / "hurt" / str(running.number) / "checkpoints").glob("*.pt"))
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    weights = folder / "trials" / "hurt" / "0" / "weights" / "best.safetensors"
+    weights.write_bytes(b"x" + weights.read_bytes()[1:])
+
+    found = doctor(folder, "hurt.py", "--storage", storage, "--device", "cpu")
+
+    assert found.returncode == 1
+    assert " data         ok      as the study was made with: " in f" {found.stdout}".replace("\n", "\n ")
+    assert "device       ok      cpu" in found.stdout
+    assert f"trial {running.number}: {checkpoint} is damaged" in found.stdout.replace(str(folder) + "/", "").replace(
+        "trials/hurt", str(folder / "trials/hurt")
+    )
+    assert "best.safetensors is damaged" in found.stdout
 
 
 def test_a_damaged_store_is_said(done, tmp_path):

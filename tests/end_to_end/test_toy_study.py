@@ -320,6 +320,17 @@ def test_the_trainer_says_how_many_trials_at_a_time_are_fastest_unless_they_were
     assert [t.state for t in trials(tmp_path, "toy")] == [TrialState.COMPLETE] * 6
 
 
+def test_all_that_a_study_leaves_is_its_users_alone(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir(mode=0o755)
+    assert run(folder, "--study", str(write_toy(folder, trials=2))).returncode == 0
+
+    ours = [path for path in folder.rglob("*") if path.name not in {"toy.py", "witness.txt", "__pycache__"}]
+    ours = [path for path in ours if path.parent.name != "__pycache__"]
+    assert len(ours) > 15
+    assert [path for path in ours if path.stat().st_mode & 0o077] == []
+
+
 def test_there_is_a_worker_for_each_gpu_and_it_sees_no_other(tmp_path):
     inject = "Path('seen.txt').open('a').write(os.environ['CUDA_VISIBLE_DEVICES'] + '\\n')"
     study = write_toy(tmp_path, trials=8, epochs=4, pause=0.3, inject=inject)
@@ -341,6 +352,25 @@ def test_a_worker_that_dies_three_times_without_an_epoch_fails_its_trial(tmp_pat
     found = trials(tmp_path, "toy")
     assert [t.state for t in found].count(TrialState.FAIL) == 1
     assert "died 3 times in a row" in found[1].user_attrs["hpo.reason"]
+
+
+@pytest.mark.parametrize("name", ["data_digest", "network"])
+def test_a_study_of_other_data_or_another_network_is_refused(tmp_path, name):
+    study = write_toy(tmp_path, trials=1)
+    text = study.read_text().replace(
+        "class Toy:", f"class Toy:\n    def describe(self):\n        return {{'{name}': 'one'}}\n"
+    )
+    study.write_text(text)
+    assert run(tmp_path, "--study", str(study)).returncode == 0
+
+    study.write_text(text.replace("'one'", "'other'"))
+    refused = run(tmp_path, "--study", str(study), "--trials", "2")
+
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines() == [
+        "study 'toy' was made with another configuration; use a new name, or change back:", f"  {name} one, now other",
+    ]  # fmt: skip
+    assert len(trials(tmp_path, "toy")) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from playwright.sync_api import sync_playwright
 
+from hpo.ui import mlflow_environment
 from tests.end_to_end.stores import environment, run, runs
 from tests.end_to_end.test_mlflow_ui import CHROMIUM, QUIET, seen
 from tests.end_to_end.test_outage import free_port
@@ -114,6 +115,24 @@ def test_both_pages_answer_their_own_only_and_ctrl_c_leaves_nothing_behind(folde
         assert rest == ""
         assert time.monotonic() - began < 10
         assert ended(family)
+
+
+def test_nothing_of_mlflow_is_on_that_looking_at_runs_does_not_need():
+    given = {"PATH": "/bin", "MLFLOW_SERVER_ALLOWED_HOSTS": "*", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "true"}
+
+    found = mlflow_environment(given, 5001)
+
+    assert found == {
+        "PATH": "/bin",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": "127.0.0.1:5001,localhost:5001",
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1:5001",
+        "MLFLOW_SERVER_X_FRAME_OPTIONS": "DENY",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX": "^mlflow-artifacts:/.*$",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+    }
 
 
 def test_artifacts_and_models_of_this_folder_are_served(folder):

@@ -3,15 +3,17 @@
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 
 import pytest
 
-from tests.faults.campaign import assert_unhurt, begin, command, hurt, n_trained, said, started
+from tests.faults.campaign import KILLED, assert_unhurt, begin, command, hurt, n_trained, said, started
 from tests.faults.points import POINTS
 
 pytestmark = pytest.mark.slow
+LONG = pytest.mark.skipif("HPO_LONG_TESTS" not in os.environ, reason="takes minutes; set HPO_LONG_TESTS=1")
 SEED = 20_261_127
 N_LONG = int(os.environ.get("HPO_LONG_KILLS", "250"))
 """Kills in the long form, on each kind of store."""
@@ -64,6 +66,32 @@ def test_sigterm_at_three_moments_loses_nothing(tmp_path, whole):
 @pytest.mark.skipif("HPO_LONG_TESTS" not in os.environ, reason="50 take half an hour; set HPO_LONG_TESTS=1")
 def test_sigterm_at_fifty_moments_loses_nothing_and_is_out_within_ten_seconds(tmp_path, whole):
     assert_ends_in_order(tmp_path, whole, 50, within=10)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("n", [2, pytest.param(40, marks=[LONG, pytest.mark.long])])
+def test_a_study_killed_at_any_moment_is_the_one_left_alone(tmp_path, whole, kind, n, request):
+    n_kills, seed = 0, FIRST - 1
+    while n_kills < n:
+        seed += 1
+        folder, moments = tmp_path / str(seed), random.Random(seed)
+        begin(folder)
+        storage = f"sqlite:///{folder / 'hpo.db'}"
+        if kind == "postgresql":
+            storage = request.getfixturevalue("postgres").url(f"any{n}_{seed}")
+        n_here, code = 0, KILLED
+        while code == KILLED:
+            process = started(folder, storage)
+            try:
+                code = process.wait(moments.uniform(1, 9))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                code = process.wait()
+                n_here += 1
+        assert code == 0, f"seed {seed}: {said(folder)[-2000:]}"
+        assert_unhurt(folder, storage, whole, n_here)
+        n_kills += n_here
+        sys.stdout.write(f"{kind}, any moment, seed {seed}: {n_kills} kills\n")
 
 
 @pytest.mark.long

@@ -36,6 +36,13 @@ def test_the_url_is_shown_without_its_password_and_any_driver_s_name_will_do(url
     assert "secret" not in str(store)
 
 
+def test_a_password_may_hold_what_optuna_would_fill_in(url):
+    """`RDBStorage` calls `url.format(...)`: braces raise there."""
+    store = open_store(url.replace("postgres:@", "postgres:a{b}%40{0}c@"))
+
+    assert optuna.get_all_study_names(store.storage) == []
+
+
 def test_eight_processes_open_an_empty_database_at_once(url):
     code = "import sys; from hpo.storage import open_store; open_store(sys.argv[1])"
     opening = [subprocess.Popen([sys.executable, "-c", code, url], stderr=subprocess.PIPE) for _ in range(8)]
