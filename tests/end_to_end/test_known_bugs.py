@@ -31,6 +31,7 @@ def test_a_hundred_and_sixty_enqueued_trials_are_run_once_each_by_eight_workers(
     done = run(tmp_path, "--study", str(study), "--trials", "160", "--workers", "8")
 
     assert done.returncode == 0, done.stderr
+    assert "locked" not in done.stdout + done.stderr
     assert Counter(witnessed(tmp_path)) == Counter((str(number), "0") for number in range(160))
     assert [t.state for t in trials(tmp_path, "toy")] == [TrialState.COMPLETE] * 160
     assert {each.info.status for each, _ in runs(tmp_path, "toy").values()} == {"FINISHED"}

@@ -36,7 +36,7 @@ from hpo.loading import load_spec
 from hpo.spec import FIELDS
 from model.checkpoint import CheckpointFolder
 from tests.data.rows import csv_text, rows
-from tests.data.test_bad_inputs import tarred, zipped
+from tests.data.test_bad_inputs import npz, tarred, zipped
 
 GOOD = csv_text(rows())
 ARCHIVES = ("f.zip", "f.tar.gz", "f.csv.gz", "f.npz", "f.parquet")
@@ -50,7 +50,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):
         os.environ["HPO_CACHE_DIR"] = place
         if options.what in DRAWN:
-            _draw(DRAWN[options.what](Path(place)), options.seed, options.minutes)
+            draw(DRAWN[options.what](Path(place)), options.seed, options.minutes)
         else:
             _mutate(READ[options.what](Path(place)), options.what, options.corpus, options.minutes)
     return 0
@@ -73,7 +73,11 @@ def _mutate(read: Callable[[bytes], None], what: str, corpus: Path, minutes: flo
     folder.mkdir(parents=True, exist_ok=True)
     seeds = {
         "csv": [GOOD, GOOD.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + GOOD],
-        "archive": [b"\0" + zipped({"fer2013.csv": GOOD}), b"\1" + tarred({"a/fer2013.csv": GOOD})],
+        "archive": [
+            b"\0" + zipped({"fer2013.csv": GOOD}),
+            b"\1" + tarred({"a/fer2013.csv": GOOD}),
+            b"\3" + npz(),
+        ],
     }
     for number, content in enumerate(seeds[what]):
         (folder / f"good-{number}").write_bytes(content)
@@ -86,10 +90,10 @@ def _mutate(read: Callable[[bytes], None], what: str, corpus: Path, minutes: flo
     atheris.Fuzz()
 
 
-def _draw(check: Callable[[], None], first: int, minutes: float) -> None:
+def draw(check: Callable[[], None], first: int, minutes: float) -> None:
     """Examples, some hundreds from each seed."""
     end, n = time.monotonic() + minutes * 60, first
-    while time.monotonic() < end:
+    while n == first or time.monotonic() < end:
         seed(n)(check)()
         n += 1
     sys.stdout.write(f"seeds {first} to {n - 1}: no find\n")
@@ -99,7 +103,7 @@ def csv(place: Path) -> Callable[[bytes], None]:
     """A csv file of these bytes."""
 
     def read(content: bytes) -> None:
-        _read_file(place / "f.csv", content)
+        read_file(place / "f.csv", content)
 
     return read
 
@@ -109,12 +113,12 @@ def archive(place: Path) -> Callable[[bytes], None]:
 
     def read(content: bytes) -> None:
         if content:
-            _read_file(place / ARCHIVES[content[0] % len(ARCHIVES)], content[1:])
+            read_file(place / ARCHIVES[content[0] % len(ARCHIVES)], content[1:])
 
     return read
 
 
-def _read_file(file: Path, content: bytes) -> None:
+def read_file(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     with contextlib.suppress(DataError):
         fer2013.open_rows(file, file.parent / "cache")

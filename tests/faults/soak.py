@@ -29,6 +29,8 @@ from tests.end_to_end.test_outage import free_port, mlflow_server
 from tests.hpo.toy import witnessed, write_toy
 
 SEED, EVERY, N_WORKERS, N_EPOCHS, PAUSE = 20_261_128, 10.0, 4, 60, 1.0
+FLAT = 0.05
+"""So much growth is none."""
 SETTLING = 600.0
 """Seconds until which figures may grow."""
 
@@ -46,6 +48,8 @@ def main() -> int:
     _draw(samples, options.out)
     for name, growth in _growths(samples):
         sys.stdout.write(f"{name}: {growth:+.1%} from the first ten minutes' end to the end\n")
+        if growth > FLAT:
+            faults.append(f"{name} grew by more than {FLAT:.0%}")
     sys.stdout.write(f"{n_kills} kills, {len(faults)} faults\n" + "".join(f"{fault}\n" for fault in faults))
     return bool(faults)
 

@@ -51,7 +51,22 @@ def test_a_flag_that_can_not_be_ends_with_2(flags, capsys):
     ("flags", "words"),
     [
         (["--study", "nope"], "there are demo, fer, fer_augmented, fer_small, table2"),
-        (["--study", "../../x"], "must match"),
+        *(
+            (["--study", name], "must match")
+            for name in (
+                "../../x",
+                "/abs",
+                "a\0b",
+                ".",
+                "..",
+                "x" * 300,
+                "a\nb",
+                "fer{0}",
+                "a\u202eb",
+                "",
+                "é",
+            )
+        ),
         (["--study", "demo", "--storage", "postgres://u:secret@h/d"], "need sqlite:///FILE"),
         (["--study", "demo", "--storage", "sqlite:////proc/nothing/hpo.db"], "/proc/nothing"),
     ],

@@ -1,3 +1,6 @@
+import re
+from typing import Any
+
 import pytest
 
 from hpo import space
@@ -46,20 +49,26 @@ def test_new_gone_and_changed_names_are_told():
 
 
 @pytest.mark.parametrize(
-    "suggest",
+    ("suggest", "words"),
     [
-        lambda t: {"x": t.suggest_float("x", 2, 1)},
-        lambda t: {"x": t.suggest_float("x", 0, 1, log=True)},
-        lambda t: {"x": t.suggest_float("x", float("nan"), 1)},
-        lambda t: {"x": t.suggest_int("x", 5, 1)},
-        lambda t: {"x": t.suggest_categorical("x", [])},
-        lambda t: [t.suggest_float("x", 0, 1)],
-        lambda _t: {"x": object()},
-        lambda t: {"x": t.suggest_flaot("x", 0, 1)},
+        (lambda t: t.suggest_float("x", 2, 1), "x has the range [2, 1], need low <= high, both finite"),
+        (lambda t: t.suggest_float("x", 0, 1, log=True), "x has the range [0, 1] (log), need 0 < low <= high"),
+        (lambda t: t.suggest_float("x", float("nan"), 1), "x has the range [nan, 1], need low <= high, both finite"),
+        (lambda t: t.suggest_float("x", 0, float("inf")), "x has the range [0, inf], need low <= high, both finite"),
+        (lambda t: t.suggest_int("x", 5, 1), "x has the range [5, 1], need low <= high, both finite"),
+        (lambda t: t.suggest_categorical("x", []), "x needs at least one choice, got none"),
+        (lambda t: t.suggest_flaot("x", 0, 1), "has no attribute 'suggest_flaot'"),
+        (lambda _: object(), "must return numbers, strings, lists and dicts as JSON has them"),
     ],
 )
-def test_a_space_that_can_not_be_is_one_line(suggest):
-    with pytest.raises(UserError, match="suggest"):
+def test_a_space_that_can_not_be_is_one_line(suggest, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        list(space.walk(lambda t: {"x": suggest(t)}))
+
+
+def test_a_space_that_gives_no_dict_is_one_line():
+    suggest: Any = lambda t: [t.suggest_float("x", 0, 1)]  # noqa: E731
+    with pytest.raises(UserError, match="must return a dict of params, got"):
         list(space.walk(suggest))
 
 
