@@ -45,7 +45,8 @@ check: static
 audit: setup
 	$(BIN)/python -m tests.audit
 
-# Needs uv, only to resolve for all systems and Pythons at once; installing is pip's.
+# Needs uv, only to resolve for all systems and Pythons at once; installing is pip's. A release of the last seven days is
+# passed over: what is wrong with one is found by then.
 lock:
 	$(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); torch = ["filelock", "fsspec", "jinja2", "networkx", "sympy", "typing-extensions"]; extras = p["project"]["optional-dependencies"]; print(*[r for r in p["project"]["dependencies"] if not r.startswith("torch=")], *extras["dashboard"], *extras["onnx"], *extras["postgres"], *extras["ray"], *extras["recognize"], *p["dependency-groups"]["dev"], *torch, sep="\n")' \
-	| uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --quiet --output-file requirements.lock
+	| uv pip compile - --universal --python-version 3.11 --exclude-newer "7 days" --generate-hashes --no-header --quiet --output-file requirements.lock
