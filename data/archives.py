@@ -101,7 +101,7 @@ def _expand(label: str, name: str, opener: Opener, *, outermost: bool = False) -
     return []
 
 
-BROKEN = (
+_BROKEN = (
     OSError, EOFError, ValueError, OverflowError, LookupError, RuntimeError,
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error,
 )  # fmt: skip
@@ -116,7 +116,7 @@ def _readable(label: str, what: str) -> Iterator[None]:
         yield
     except EOFError:
         raise DataError(f"{label}: {what} is cut short; download it again") from None
-    except BROKEN as error:
+    except _BROKEN as error:
         if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
             raise  # the disk's
         cut = isinstance(error, tarfile.ReadError) and "unexpected end" in str(error)

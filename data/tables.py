@@ -3,12 +3,12 @@
 import io
 import zipfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.archives import BROKEN, refuse_dense
+from data.archives import refuse_dense
 from data.errors import DataError, RowFaults
 from data.faces import EMOTIONS, USAGES
 from data.rows import Chunk, RowFaultError, parse_label, parse_pixels, parse_usage, pixels_from_numbers
@@ -62,16 +62,7 @@ def read_npz(stream: BinaryIO, path: str) -> Iterator[Chunk]:
     Raises:
         DataError: an array is missing, holds objects (pickle is never loaded), or some rows are bad.
     """
-    try:
-        whole = stream if stream.seekable() else io.BytesIO(stream.read())
-        _bound(whole, path)
-        with np.load(whole, allow_pickle=False) as arrays:
-            missing = [name for name in ("pixels", "emotion", "usage") if name not in arrays]
-            if missing:
-                raise DataError(f"{path}: no array {missing[0]!r}; found {', '.join(arrays.files) or 'none'}")
-            pixels, emotion, usage = arrays["pixels"], arrays["emotion"], arrays["usage"]
-    except (*BROKEN, MemoryError) as error:
-        raise DataError(f"{path}: npz is damaged or holds objects ({str(error).splitlines()[0]})") from None
+    pixels, emotion, usage = _arrays(stream, path)
     for name, array in (("emotion", emotion), ("usage", usage)):
         if array.dtype.kind not in "iu":
             raise DataError(f"{path}: {name} is of {array.dtype}, need whole numbers")
@@ -97,6 +88,26 @@ def read_npz(stream: BinaryIO, path: str) -> Iterator[Chunk]:
         if not faults.count:
             yield Chunk(np.stack(rows), emotion[block].astype(np.uint8), usage[block].astype(np.uint8))
     faults.raise_if_any()
+
+
+def _arrays(stream: BinaryIO, path: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The arrays `pixels`, `emotion` and `usage` of an npz, as they are."""
+    try:
+        whole = stream if stream.seekable() else io.BytesIO(stream.read())
+        _bound(whole, path)
+        with np.load(whole, allow_pickle=False) as arrays:
+            missing = [name for name in ("pixels", "emotion", "usage") if name not in arrays]
+            if missing:
+                raise DataError(f"{path}: no array {missing[0]!r}; found {', '.join(arrays.files) or 'none'}")
+            return arrays["pixels"], arrays["emotion"], arrays["usage"]
+    except DataError:
+        raise
+    except Exception as error:  # a broken header goes to Python's own tokenizer, one of a huge shape out of memory
+        raise DataError(f"{path}: npz is damaged or holds objects ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _bound(stream: BinaryIO, path: str) -> None:

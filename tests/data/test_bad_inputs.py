@@ -55,13 +55,18 @@ def npz(**other: np.ndarray) -> bytes:
     return npz_bytes(**(arrays | other))
 
 
+def npz_of(pixels: bytes) -> bytes:
+    """A good npz but for the bytes of its pixels' array."""
+    with zipfile.ZipFile(io.BytesIO(npz())) as good:
+        members = {name: good.read(name) for name in good.namelist()}
+    return zipped(members | {"pixels.npy": pixels})
+
+
 def npz_of_a_shape(*shape: int) -> bytes:
     """An npz whose header promises an array of this shape."""
-    stream, header = io.BytesIO(npz()), io.BytesIO()
+    header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    with zipfile.ZipFile(stream) as good:
-        members = {name: good.read(name) for name in good.namelist()} | {"pixels.npy": header.getvalue()}
-    return zipped(members)
+    return npz_of(header.getvalue())
 
 
 def tarred(members: dict[str, bytes], *, link: str | None = None) -> bytes:
@@ -166,6 +171,8 @@ BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "npz usage nan": ("f.npz", lambda: npz(usage=np.full(7, np.nan)), "usage is of float64, need whole numbers"),
     "npz label 7": ("f.npz", lambda: npz(emotion=np.arange(1, 8)), "row 7: found emotion 7, need 0..6"),
     "npz of no dimension": ("f.npz", lambda: npz(pixels=np.array(0)), "of shapes (), (7,), (7,), need [N, 48, 48]"),
+    "npz of a broken header": ("f.npz", lambda: npz_of(b"\x93NUMPY\1\0\x08\0{'descr'"), "npz is damaged"),
+    "npz of an odd header": ("f.npz", lambda: npz_of(b"\x93NUMPY\1\0\x01\0}"), "npz is damaged"),
     "npz of huge shape": ("f.npz", lambda: npz_of_a_shape(10**12, 48, 48), "npz is damaged"),
     "npz bomb": ("f.npz", lambda: zipped({"pixels.npy": BOMB}), "expands too much"),
     "parquet damaged": ("f.parquet", lambda: b"PAR1 nothing", "parquet is damaged"),
