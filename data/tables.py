@@ -22,8 +22,7 @@ def read_parquet(stream: BinaryIO, path: str) -> Iterator[Chunk]:
     Raises:
         DataError: it is no such parquet, or some rows are bad.
     """
-    import pyarrow  # 30 MB that only parquet needs
-    from pyarrow import parquet
+    from pyarrow import parquet  # 30 MB that only parquet needs
 
     faults, row = RowFaults(path), 0
     try:
@@ -44,8 +43,10 @@ def read_parquet(stream: BinaryIO, path: str) -> Iterator[Chunk]:
             if rows and not faults.count:
                 pixels, labels, usage = zip(*rows, strict=True)
                 yield Chunk(np.stack(pixels), np.array(labels, np.uint8), np.array(usage, np.uint8))
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: parquet is damaged ({str(error).splitlines()[0]})") from None
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow's own, and Python's of text that is none
+        raise DataError(f"{path}: parquet is damaged ({_first_line(error)})") from None
     if row == 0:
         raise DataError(f"{path}: no rows")
     faults.raise_if_any()

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from data import archives, fer2013, prepare
 from data.errors import DataError
@@ -53,6 +55,13 @@ def npz(**other: np.ndarray) -> bytes:
     """A good npz but for an array."""
     arrays = {"pixels": np.zeros((7, 48, 48), np.uint8), "emotion": np.arange(7), "usage": np.zeros(7, int)}
     return npz_bytes(**(arrays | other))
+
+
+def parquet_of_no_text() -> bytes:
+    """A parquet whose pixels are bytes that are no UTF-8."""
+    stream, pixels = io.BytesIO(), pa.array([b"\x80"], pa.binary()).view(pa.string())
+    parquet.write_table(pa.table({"emotion": ["0"], "pixels": pixels, "Usage": ["Training"]}), stream)
+    return stream.getvalue()
 
 
 def npz_of(pixels: bytes) -> bytes:
@@ -175,6 +184,7 @@ BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "npz of an odd header": ("f.npz", lambda: npz_of(b"\x93NUMPY\1\0\x01\0}"), "npz is damaged"),
     "npz of huge shape": ("f.npz", lambda: npz_of_a_shape(10**12, 48, 48), "npz is damaged"),
     "npz bomb": ("f.npz", lambda: zipped({"pixels.npy": BOMB}), "expands too much"),
+    "parquet of no text": ("f.parquet", parquet_of_no_text, "parquet is damaged"),
     "parquet damaged": ("f.parquet", lambda: b"PAR1 nothing", "parquet is damaged"),
 }
 
