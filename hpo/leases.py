@@ -309,6 +309,8 @@ class Stopping:
         deadline: on the monotonic clock: when the study's device seconds are used up; None for never.
         first: called when it is asked for the first time: the first training step is about to begin.
         holds: looks whether the current trial is this worker's still.
+        sure_at: on the monotonic clock: when it was last seen to be.
+        fault: why that could not be seen.
     """
 
     asked: bool = False
@@ -316,19 +318,29 @@ class Stopping:
     deadline: float | None = None
     first: Callable[[], None] | None = None
     holds: Callable[[], bool] | None = None
+    sure_at: float = -math.inf
+    fault: Exception | None = None
 
     def owned(self) -> bool:
-        """Whether the current trial is this worker's still; false also ends it."""
-        self.lost = self.lost or not (self.holds is None or self.holds())
-        return not self.lost
+        """Whether the current trial is surely this worker's still; false also ends it."""
+        self.fault = None
+        try:
+            if not self.lost and self.holds is not None and not self.holds():
+                self.lost = True
+        except STORE_ERRORS as error:  # told to who runs the trial, not to its trainer: the trial is at no fault
+            self.fault = error
+        return not self.lost and self.fault is None
 
     def refuse_lost(self) -> None:
         """Let only its owner go on with a trial.
 
         Raises:
             LeaseLostError: it has another owner by now.
+            SQLAlchemyError, HpoError: the store that knows it can't be used.
         """
         if not self.owned():
+            if self.fault is not None:
+                raise self.fault
             raise LeaseLostError("the trial has another owner")
 
     def __call__(self) -> bool:
@@ -345,13 +357,17 @@ def kept_alive(leases: Leases, lease: Lease, stopping: Stopping, beat: Callable[
 
     `beat` is called with every renewal.
     """
-    stopping.lost = False
+    stopping.lost, stopping.fault, stopping.sure_at = False, None, time.monotonic()
 
     def renew(over: threading.Event) -> None:
         told = False
         while not over.wait(RENEW_SECONDS):
             try:
-                stopping.lost = not leases.renew(lease)
+                now = time.monotonic()
+                if leases.renew(lease):
+                    stopping.sure_at = now
+                else:
+                    stopping.lost = True
                 leases.look()  # at those of other machines, too: one that is dead is then known when work is sought
                 if not stopping.lost:
                     beat()

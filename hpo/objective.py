@@ -9,8 +9,9 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,15 @@ from hpo.redaction import redacted
 from hpo.schedulers.protocol import PAUSED, SECONDS, params_of, pause_at, seconds_left
 from hpo.seeds import configuration_seed, trial_seed
 from hpo.spec import Metrics, StudySpec, Trainer
+from hpo.storage import STORE_ERRORS
 from hpo.times import KINDS, TIMES, Stopwatch, added
 from hpo.tracked import finite
 from hpo.whole import write_whole
 
 log = logging.getLogger(__name__)
+
+_SAFE_SECONDS = GRACE_SECONDS - 5.0
+"""Nobody can have a trial whose lease was renewed since."""
 
 Emit = Callable[[Mapping[str, Any]], None]
 """Tells whoever watches what happens: a mapping with `event` and what belongs to it, as JSON takes it."""
@@ -95,12 +100,13 @@ def run_trial(place: Workplace, lease: Lease, watch: Stopwatch) -> TrialState | 
     if records.spec.reuse_epochs:
         seed = configuration_seed(records.spec.seed, params)
     clock = _Clock(place, lease, trial.user_attrs.get(SECONDS, 0.0), time.monotonic())
-    place.stopping.holds = _Fence(records, lease, place.stopping).holds
+    place.stopping.holds = partial(_holds, records, lease, place.stopping)
     with kept_alive(records.leases, lease, place.stopping, clock.beat), _its_folder(place, trial, lease) as workdir:
         records.open_run(trial, params, seed=seed, attempt=lease.token)
         place.emit({"event": "started", "trial": trial.number, "params": dict(params)})
         end = _INTERRUPTED
         for attempt in range(records.spec.retries + 1):
+            place.stopping.refuse_lost()
             end = _run_epochs(place, trial, lease, params, seed, workdir, watch)
             if end.state != TrialState.FAIL or end.fault is not None:
                 break
@@ -262,10 +268,16 @@ def _run_epochs(
     try:
         end = _drive(place, trial, lease, epochs)
         epochs.close()  # where it was left early, the trainer keeps what it must
+    except STORE_ERRORS:  # a locked store is a UserError, too, and no fault of the trial's
+        raise
+    except LeaseLostError:
+        place.stopping.lost = True
+        raise
     except UserError as fault:
         return _End(TrialState.FAIL, redacted(str(fault)), fault)
     except _TrainerError as raised:
         error = raised.__cause__ or raised
+        place.stopping.refuse_lost()  # what is written now would be in its new owner's folder
         if disk_is_full(error):
             raise DiskFullError(f"{workdir}: no room for the trial's files ({error}): {room(workdir)}") from None
         (workdir / "artifacts").mkdir(parents=True, exist_ok=True)
@@ -277,6 +289,9 @@ def _run_epochs(
         traceback.clear_frames(error.__traceback__)
         return _End(TrialState.FAIL, reason)
     finally:
+        # Now, and not when it is collected: the lane may be at another trial by then. What it raises comes too late.
+        with suppress(_TrainerError):
+            epochs.close()
         del epochs
         gc.collect()
     return end
@@ -314,31 +329,25 @@ def _drive(place: Workplace, trial: FrozenTrial, lease: Lease, epochs: Iterator[
     else:
         if place.stopping():
             return _INTERRUPTED
+        place.stopping.refuse_lost()  # it may have ended because that could not be seen
     if not reported:
         return _End(TrialState.FAIL, "the trainer yielded no epoch")
     return _End(TrialState.COMPLETE)
 
 
-@dataclass(slots=True)
-class _Fence:
-    """Knows whether a lease is held; one that was just looked at is not looked at again."""
+def _holds(records: Records, lease: Lease, stopping: Stopping) -> bool:
+    """Whether a lease is held; one that was just seen to be is not looked at again.
 
-    records: Records
-    lease: Lease
-    stopping: Stopping
-    sure_at: float = field(default_factory=time.monotonic)
-
-    def holds(self) -> bool:
-        """Whether it is. Who is asked to stop does not wait for a store that is away, if nobody can have it yet."""
-        now = time.monotonic()
-        if now - self.sure_at < (GRACE_SECONDS / 2 if self.stopping.asked else SURE_SECONDS):
-            return True
-        try:
-            self.records.refuse_lost(self.lease)
-        except LeaseLostError:
-            return False
-        self.sure_at = now
+    Who is asked to stop has seconds: what was renewed so lately that nobody can have it yet is held, and a store that
+    is away is not waited for.
+    """
+    now = time.monotonic()
+    if now - stopping.sure_at < (_SAFE_SECONDS if stopping.asked else SURE_SECONDS):
         return True
+    ask = partial(records.leases.holds, lease)
+    held = ask() if stopping.asked else records.store.lasting(ask)
+    stopping.sure_at = now if held else stopping.sure_at
+    return held
 
 
 def _is_pruned(place: Workplace, lease: Lease) -> bool:

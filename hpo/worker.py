@@ -114,10 +114,6 @@ def main() -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         reason = _work(assignment, all_lanes, emit)
-    except HpoError as error:
-        log.debug("%s", error, exc_info=True)
-        emit({"event": "error", "text": str(error)})
-        return error.exit_code
     except (OSError, *STORE_ERRORS) as error:
         log.debug("%s", error, exc_info=True)
         if disk_is_full(error):
@@ -132,6 +128,10 @@ def main() -> int:
             return UserError.exit_code
         emit({"event": "notice", "text": f"the store can't be used now ({text}); the worker starts again"})
         return HpoError.exit_code
+    except HpoError as error:
+        log.debug("%s", error, exc_info=True)
+        emit({"event": "error", "text": str(error)})
+        return error.exit_code
     emit({"event": "done", "reason": reason})
     return STOPPED if stopping.asked else 0
 

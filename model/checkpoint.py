@@ -7,6 +7,7 @@ unpickled freely.
 
 import json
 import logging
+import os
 import pickle
 import re
 import stat
@@ -112,8 +113,8 @@ class CheckpointFolder:
     def _refuse_foreign(self, file: Path) -> None:
         """Raises ValueError where a file is another user's, or leads elsewhere."""
         status = file.lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != self.path.stat().st_uid:
-            raise ValueError(f"{file.name} is no file of the folder's owner")
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in {self.path.stat().st_uid, os.geteuid()}:
+            raise ValueError(f"{file.name} is no file of ours, nor of the folder's owner")
 
     def faults(self) -> Iterator[str]:
         """What of it is not whole, in words; nothing is changed by looking."""

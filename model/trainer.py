@@ -5,10 +5,11 @@ import hashlib
 import json
 import logging
 import math
+import re
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +31,7 @@ from model.hyperparameters import Hyperparameters, missing_names, unknown_names
 from model.network import EmotionCNN
 from model.progress import Progress, restore, snapshot
 from model.state import fresh_network, fresh_state
-from model.steps import DeviceFaces, Stop, TrainingState
+from model.steps import DeviceFaces, Stop, TrainingState, n_parts_of
 from model.training import train_epochs, validate
 
 log = logging.getLogger(__name__)
@@ -40,11 +41,20 @@ _FORMAT = 2
 """Of checkpoints: raised when an older one would go on otherwise than it began."""
 
 
-def _more_parts(n_parts: int, hyperparameters: Hyperparameters, error: torch.OutOfMemoryError) -> int:
-    """Twice as many parts of a batch; raises the error where those would be of single images."""
-    if math.ceil(hyperparameters.batch_size / (2 * n_parts)) < 2:  # batch norm needs two
+_RAN_OUT = re.compile(r"out of memory|ALLOC_FAILED|can't allocate memory")
+"""What torch says of memory that ran out where it raises no `OutOfMemoryError`: cuDNN, cuBLAS, the CPU."""
+
+
+def _more_parts(n_parts: int, hyperparameters: Hyperparameters, error: RuntimeError) -> int:
+    """Twice as many parts of a batch; raises the error where memory was enough, or parts would be of single images."""
+    n_images, ran_out = hyperparameters.batch_size, isinstance(error, torch.OutOfMemoryError)
+    if not (ran_out or _RAN_OUT.search(str(error))) or math.ceil(n_images / (2 * n_parts)) < 2:  # batch norm needs two
         raise error
-    return 2 * n_parts
+    return n_parts_of(n_images, n_images, 2 * n_parts)
+
+
+_Trial = tuple[Hyperparameters, CheckpointFolder, str, Path]
+"""What does not change while one is trained: with its fingerprint, and its working folder."""
 
 
 def never() -> bool:
@@ -141,6 +151,7 @@ class FaceTrainer:
             ValueError: params that `check` refuses.
             torch.OutOfMemoryError: there is not even enough for a part of two images.
         """
+        self._tags = {}
         self.check(params)
         hyperparameters = Hyperparameters(**params)
         checkpoints = CheckpointFolder(Path(workdir) / "checkpoints")
@@ -148,66 +159,88 @@ class FaceTrainer:
         with self._counted("checkpoint"):
             state, progress, threads, begun_in = self._begun(checkpoints, fingerprint, hyperparameters, seed)
         n_parts = self._n_parts(hyperparameters, begun_in)
+        self._note_parts(hyperparameters, n_parts if begun_in is None else begun_in)
         use_threads(threads)
         try:
             if len(progress.history) > hyperparameters.epochs:  # recorded by a trial of more epochs
                 progress = progress.first(hyperparameters.epochs)
-            n_yielded, goes_on = 0, False
-            try:
-                for metrics in progress.history:
-                    n_yielded += 1
-                    yield metrics
-                goes_on = len(progress.history) < hyperparameters.epochs and not progress.diverged()
-            finally:  # it may be paused amid what is recorded
-                if n_yielded and not goes_on and self.owned():
-                    self._write_results(Path(workdir), hyperparameters, progress.first(n_yielded), checkpoints)
-            if not goes_on:
-                return
-            while True:
-                self._tags = {"batch_parts": str(n_parts)} if n_parts > 1 else {}
-                try:
-                    yield from self._train(
-                        state, progress, hyperparameters, checkpoints, fingerprint, Path(workdir), n_parts
-                    )
-                except torch.OutOfMemoryError as error:
-                    n_parts = _more_parts(n_parts, hyperparameters, error)
-                    traceback.clear_frames(error.__traceback__)  # they hold tensors
-                else:
-                    return
-                del state
-                gc.collect()
-                self.compute.give_back()
-                state, progress, *_ = self._begun(checkpoints, fingerprint, hyperparameters, seed)
-                log.warning("memory ran out: from epoch %d on a batch is trained in %d parts", state.epoch, n_parts)
+            goes_on = yield from self._recorded(progress, hyperparameters, checkpoints, Path(workdir))
+            if goes_on:
+                trial = (hyperparameters, checkpoints, fingerprint, Path(workdir))
+                epochs = self._in_parts(state, progress, trial, n_parts, seed)
+                del state  # so that it is gone where that lets it go
+                yield from epochs
         finally:
             use_threads(self.threads)
 
-    def _train(
-        self,
-        state: TrainingState,
-        progress: Progress,
-        hyperparameters: Hyperparameters,
-        checkpoints: CheckpointFolder,
-        fingerprint: str,
-        workdir: Path,
-        n_parts: int,
+    def _recorded(
+        self, progress: Progress, hyperparameters: Hyperparameters, checkpoints: CheckpointFolder, workdir: Path
+    ) -> Generator[dict[str, float], None, bool]:
+        """The epochs that were trained before; returns whether there are more to train."""
+        n_yielded, goes_on = 0, False
+        try:
+            for metrics in progress.history:
+                n_yielded += 1
+                yield metrics
+            goes_on = len(progress.history) < hyperparameters.epochs and not progress.diverged()
+        finally:  # it may be paused amid what is recorded
+            if n_yielded and not goes_on and self.owned():
+                self._write_results(workdir, hyperparameters, progress.first(n_yielded), checkpoints)
+        return goes_on
+
+    def _in_parts(
+        self, state: TrainingState, progress: Progress, trial: _Trial, n_parts: int, seed: int
     ) -> Iterator[dict[str, float]]:
+        """The epochs that are left; where memory runs out, from the last whole one on with batches in more parts."""
+        hyperparameters, checkpoints, fingerprint, _ = trial
+        n_yielded = len(progress.history)
+        while True:
+            self._note_parts(hyperparameters, n_parts)
+            try:
+                with closing(self._train(state, progress, trial, n_parts)) as epochs:
+                    for metrics in epochs:
+                        n_yielded += 1
+                        yield metrics
+            except RuntimeError as error:
+                n_parts = _more_parts(n_parts, hyperparameters, error)
+                if not self.owned():
+                    raise
+                traceback.clear_frames(error.__traceback__)  # they hold tensors
+                ran_out = error
+            else:
+                return
+            del state, epochs
+            gc.collect()
+            self.compute.give_back()
+            state, progress, *_ = self._begun(checkpoints, fingerprint, hyperparameters, seed)
+            if len(progress.history) != n_yielded:  # what was kept last can't be used: epochs would be counted wrong
+                raise ran_out
+            log.warning("memory ran out: from epoch %d on a batch is trained in %d parts", state.epoch, n_parts)
+
+    def _train(
+        self, state: TrainingState, progress: Progress, trial: _Trial, n_parts: int
+    ) -> Generator[dict[str, float], None, None]:
+        hyperparameters, checkpoints, fingerprint, workdir = trial
         kept_at, n_images = time.monotonic(), len(self._training.labels)
-        unkept: Payload | None = None
+        unkept: tuple[Payload, int, tuple[int, dict[str, torch.Tensor]]] | None = None
+        is_whole = bool(progress.history)  # and no epoch has come to it of which not all is known
         writing = Writing(checkpoints, beside=self.compute.device.type != "cpu")
         try:
             for metrics in train_epochs(
                 state, self._training, self._validation, hyperparameters, self.compute, self.stop, n_parts
             ):
                 self._seconds["validation"] += metrics["epoch_seconds"] - n_images / metrics["images_per_second"]
+                is_whole = False
                 progress.add(metrics, state)
-                unkept = snapshot(state, progress, fingerprint, n_parts)
+                best = (progress.best_epoch, progress.best_weights)
+                unkept = (snapshot(state, progress, fingerprint, n_parts), state.epoch, best)
+                is_whole = True
                 finished = state.epoch == hyperparameters.epochs
                 if finished or time.monotonic() - kept_at >= self.checkpoint_seconds:
                     if not self.owned():
                         return
                     with self._counted("checkpoint"):
-                        writing.save(unkept, state.epoch, (progress.best_epoch, progress.best_weights))
+                        writing.save(*unkept)
                     unkept, kept_at = None, time.monotonic()
                 yield metrics
         finally:
@@ -215,14 +248,18 @@ class FaceTrainer:
                 writing.close()
                 is_owned = self.owned()
                 if is_owned and unkept is not None:
-                    checkpoints.save(unkept, len(progress.history), (progress.best_epoch, progress.best_weights))
-                if is_owned and progress.history:  # one that was stopped may never go on: its study may be at its end
+                    checkpoints.save(*unkept)
+                if is_owned and is_whole:  # one that was stopped may never go on: its study may be at its end
                     self._write_results(workdir, hyperparameters, progress, checkpoints)
 
     def faults(self, workdir: Path) -> Iterator[str]:
         """What is not whole of a trial's checkpoints and weights, in words."""
         yield from CheckpointFolder(Path(workdir) / "checkpoints").faults()
         yield from weights_faults(Path(workdir) / "weights" / "best.safetensors")
+
+    def _note_parts(self, hyperparameters: Hyperparameters, n_parts: int) -> None:
+        n_images = hyperparameters.batch_size
+        self._tags = {"batch_parts": str(n_parts_of(n_images, n_images, n_parts))} if n_parts > 1 else {}
 
     def tags(self) -> dict[str, str]:
         """What is to be noted of the trial that was trained last: `batch_parts`, where its batches were split."""

@@ -222,7 +222,14 @@ def test_a_file_that_leads_elsewhere_or_is_another_users_is_not_read(folder, for
         pytest.skip("only root can give a file away")
 
     assert newest(folder) == 2
-    assert "epoch-000003.pt is no file of the folder's owner" in caplog.text
+    assert "epoch-000003.pt is no file of ours" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_what_this_user_has_kept_in_another_user_s_folder_is_read(folder):
+    os.chown(folder.path, 12345, -1)
+
+    assert newest(folder) == 3
 
 
 def test_what_is_not_whole_is_told_and_left(folder):
