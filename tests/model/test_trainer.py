@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from data.synthetic import synthetic_faces
-from model import steps
+from model import progress, steps
 from model.checkpoint import CheckpointFolder
 from model.hyperparameters import Hyperparameters
 from model.needs import Needs
@@ -126,6 +126,72 @@ def test_where_not_even_two_images_fit_that_is_an_error_and_what_was_trained_is_
             list(epochs)
 
     assert timeless(trainer().train(PARAMS, seed=1, workdir=tmp_path / "short")) == timeless(whole)
+
+
+def test_memory_that_runs_out_where_what_was_kept_last_is_damaged_is_an_error(tmp_path, monkeypatch):
+    def step(*args: object, **_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        if (tmp_path / "checkpoints" / "epoch-000002.pt").exists():
+            (tmp_path / "checkpoints" / "epoch-000002.pt").write_bytes(b"")
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(*args)
+
+    plain = steps.step
+    monkeypatch.setattr(steps, "step", step)
+    epochs = trainer().train(PARAMS, seed=1, workdir=tmp_path)
+    next(epochs)
+    next(epochs)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        next(epochs)
+
+
+def test_memory_that_runs_out_as_an_epoch_is_copied_leaves_the_weights_of_the_best_one(tmp_path, monkeypatch):
+    plain, n_copies = progress.snapshot, itertools.count()
+
+    def snapshot(*args):
+        if next(n_copies) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(*args)
+
+    monkeypatch.setattr("model.trainer.snapshot", snapshot)
+    short = trainer(checkpoint_seconds=3600)
+
+    history = list(short.train(PARAMS, seed=1, workdir=tmp_path))
+
+    assert len(history) == 4
+    assert short.tags() == {"batch_parts": "2"}
+    best = max(metrics["val_accuracy"] for metrics in history)
+    assert short.evaluate(tmp_path, "validation")["accuracy"] == best
+
+
+@pytest.mark.parametrize(
+    "words", ["cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory"]
+)
+def test_other_words_for_memory_that_ran_out_are_known_and_other_errors_are_errors(tmp_path, monkeypatch, words):
+    plain, n_steps = steps.step, itertools.count()
+    said = [words, "a size that does not match"]
+
+    def step(*args):
+        if next(n_steps) % 6 == 5:
+            raise RuntimeError(said.pop(0))
+        return plain(*args)
+
+    monkeypatch.setattr(steps, "step", step)
+
+    with pytest.raises(RuntimeError, match="a size that does not match"):
+        list(trainer().train(PARAMS, seed=1, workdir=tmp_path))
+
+
+def test_the_parts_of_a_trial_are_told_again_with_what_is_recorded_and_of_no_other(tmp_path, monkeypatch):
+    short = trainer()
+    with monkeypatch.context() as patched:
+        limited(patched, n_images=5)
+        list(short.train(PARAMS, seed=1, workdir=tmp_path / "short"))
+    list(short.train(PARAMS, seed=2, workdir=tmp_path / "whole"))
+    whole = short.tags()
+    list(short.train(PARAMS, seed=1, workdir=tmp_path / "short"))
+
+    assert (whole, short.tags()) == ({}, {"batch_parts": "4"})
 
 
 def test_where_no_checkpoint_can_be_used_that_is_said_and_training_starts_again(tmp_path, caplog):
