@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from data import archives, cache, image_folder
 from data.errors import DataError
 from data.faces import EMOTIONS, USAGES, Faces, Split, drop_leaks, image_digests
-from data.faults import blank_rows, leaks
+from data.faults import blank_rows, duplicate_faults
 from data.rows import Chunk, read_csv
 from data.tables import read_npz, read_parquet
 
@@ -141,12 +141,11 @@ def _check(path: str, labels: NDArray[np.uint8], usage: NDArray[np.uint8]) -> No
 
 
 def _warn(path: str, packed: cache.Packed) -> None:
-    """Say, once a data set, what a result on it may owe to: images that were trained on, and images of nothing."""
-    digests, training = image_digests(packed.images), np.flatnonzero(packed.usage == 0)
-    n_leaks = leaks(digests, training, np.flatnonzero(packed.usage != 0))
+    """Say, once a data set, what a result on it may owe to: copies, some of which are in two splits, and blanks."""
+    n_copies = duplicate_faults(image_digests(packed.images), packed.labels).surplus
     n_blank = len(blank_rows(packed.images))
-    if n_leaks or n_blank:
-        log.warning("%s: %d images of the other splits are in Training, too, and %d are blank", path, n_leaks, n_blank)
+    if n_copies or n_blank:
+        log.warning("%s: %d images are exact copies of others, and %d are blank", path, n_copies, n_blank)
 
 
 def make_splits(rows: Rows, split: str) -> dict[Split, NDArray[np.int64]]:

@@ -1,5 +1,6 @@
 """FER2013 as parquet (the csv's columns) and as npz (`pixels`, `emotion`, `usage`)."""
 
+import errno
 import io
 import zipfile
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ def read_parquet(stream: BinaryIO, path: str) -> Iterator[Chunk]:
     except DataError:
         raise
     except Exception as error:  # pyarrow's own, and Python's of text that is none
+        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
+            raise  # the disk's
         raise DataError(f"{path}: parquet is damaged ({_first_line(error)})") from None
     if row == 0:
         raise DataError(f"{path}: no rows")
@@ -104,6 +107,8 @@ def _arrays(stream: BinaryIO, path: str) -> tuple[NDArray[Any], NDArray[Any], ND
     except DataError:
         raise
     except Exception as error:  # a broken header goes to Python's own tokenizer, one of a huge shape out of memory
+        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
+            raise  # the disk's
         raise DataError(f"{path}: npz is damaged or holds objects ({_first_line(error)})") from None
 
 

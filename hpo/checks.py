@@ -144,12 +144,14 @@ def _state(study: _Study, store: Store) -> Iterator[Finding]:
     n_ended = sum(t.state.is_finished() for t in study.trials)
     state = state_of(study.stored, study.trials, at_work=bool(study.live))
     yield Finding("study", f"{study.spec.name}, {state}: {len(study.trials)} trials, {n_ended} of them ended")
-    if state == "done" or not is_sqlite(store.url):
+    places = [sqlite_path(store.url).parent] if is_sqlite(store.url) else []
+    places += [study.folder] if study.folder is not None and study.folder.is_dir() else []
+    fullest = min(places, key=lambda place: shutil.disk_usage(place).free, default=None)
+    if state == "done" or fullest is None:
         return
-    folder = sqlite_path(store.url).parent
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(fullest).free
     if free < SPARE_BYTES:
-        yield Finding("study", f"{folder}: {bytes_in_words(free)} free, need 200 MB to go on", is_fault=True)
+        yield Finding("study", f"{fullest}: {bytes_in_words(free)} free, need 200 MB to go on", is_fault=True)
 
 
 def _leases(study: _Study) -> Iterator[Finding]:

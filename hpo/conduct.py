@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-import optuna
 from rich.console import Console
 
 from hpo.background import yield_to_training
@@ -28,7 +27,7 @@ from hpo.plan import Plan
 from hpo.prepared import cores
 from hpo.spec import StudySpec
 from hpo.stages import command_began, reached
-from hpo.storage import open_store
+from hpo.storage import open_store, quiet_optuna
 from hpo.tracking_store import check_uri, open_uri
 from hpo.urls import is_sqlite
 from hpo.worker import Assignment
@@ -46,7 +45,7 @@ def run_study(spec: StudySpec, options: Namespace, plan: Plan | None = None) -> 
         HpoError: a store that can't be used.
     """
     uri = tracking_uri(options.tracking_uri)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quiet_optuna()
     began = command_began()
     is_safe = check_uri(uri)
     if options.mirror is not None:

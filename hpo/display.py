@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from hpo.redaction import redacted
 from hpo.report_values import Table as Words
 from hpo.schedulers.protocol import PAUSED, params_of
 from hpo.spec import StudySpec
@@ -105,7 +106,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Print a line above whatever is live."""
-        self.console.print(Text(text), soft_wrap=True)
+        self.console.print(Text(redacted(text)), soft_wrap=True)
 
     def tick(self) -> None:
         """Draw anew."""

@@ -1,6 +1,7 @@
 """What the smaller commands share: the flags that say where, what their values may be, how a command ends."""
 
 import argparse
+import atexit
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import stat
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -134,10 +136,18 @@ def ended(body: Callable[[], int], verbose: bool = False) -> int:  # noqa: FBT00
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with this code: a signal that comes while Python puts things away no longer changes it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    """End the process with this code, whatever signal comes while Python puts things away.
+
+    As long as threads are waited for, one ends it at once; from then on it is over in a moment.
+    """
+    atexit.register(_on_signals, signal.SIG_IGN)
+    _on_signals(lambda *_: os._exit(code))
     sys.exit(code)
+
+
+def _on_signals(what: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, what)
 
 
 def _code_of(body: Callable[[], int], verbose: bool) -> int:  # noqa: FBT001
@@ -146,7 +156,7 @@ def _code_of(body: Callable[[], int], verbose: bool) -> int:  # noqa: FBT001
         shown = logging.StreamHandler()
         shown.setFormatter(Redacting("%(message)s"))
         root.addHandler(shown)
-    sys.excepthook = say_all
+    tell_faults()
     log.setLevel(logging.DEBUG if verbose else logging.WARNING)
     for name in ("optuna", "mlflow", "alembic", "filelock", "matplotlib", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -181,8 +191,13 @@ def _say(text: str) -> None:
         sys.stderr.write(f"{redacted(text)}\n")
 
 
-def say_all(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Tell of an error that is a fault of this program."""
+def tell_faults() -> None:
+    """Let an error that is a fault of this program be told without secrets, whichever thread it ends."""
+    sys.excepthook = _say_all
+    threading.excepthook = lambda found: _say_all(found.exc_type, found.exc_value, found.exc_traceback)
+
+
+def _say_all(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     _say("".join(traceback.format_exception(kind, error, trace)).rstrip())
 
 

@@ -52,7 +52,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _report(spec: StudySpec, options: argparse.Namespace) -> int:
-    import optuna
     from rich.console import Console
 
     from hpo.prepared import prepared_for
@@ -62,7 +61,6 @@ def _report(spec: StudySpec, options: argparse.Namespace) -> int:
     from hpo.storage import existing_store, load_study
     from hpo.whole import write_whole
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     output = Path(options.output or f"{spec.name}-report.html")
     if not output.absolute().parent.is_dir() or output.is_dir():
         raise UserError(f"--output {output}: need a file in a folder that is there")

@@ -137,7 +137,9 @@ def _attributes(trial_id: int, attrs: Mapping[str, Any]) -> list[dict[str, Any]]
 def read_trials(
     engine: Engine, study_id: int, states: Container[TrialState] | None, included: Collection[int], after: int
 ) -> list[FrozenTrial]:
-    """A study's trials whose ids are included or greater than `after`, in the order of their ids, as they are at once.
+    """A study's trials whose ids are included or greater than `after`, in the order of their ids.
+
+    In SQLite as they all are at one moment; in PostgreSQL what a trial has is never older than its state.
 
     Args:
         engine: of the Optuna store.

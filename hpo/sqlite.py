@@ -6,6 +6,7 @@ and whatever asks, claims or counts does so under one file lock.
 """
 
 import glob
+import logging
 import os
 import shutil
 import sqlite3
@@ -22,6 +23,8 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Engine, event
 
 from hpo.errors import StoreLockedError, UserError
+
+log = logging.getLogger("hpo")
 
 LOCK_SECONDS = 120.0
 """How long a process waits for the store's lock; it is held for the fraction of a second that an ask takes."""
@@ -114,11 +117,17 @@ def reading() -> Iterator[None]:
 def leave_wal(path: Path) -> None:
     """Let a file that somebody has switched to WAL have the classic journal again; not while others are at it.
 
-    SQLite before 3.44.6 can corrupt a WAL when it is reset.
+    SQLite can corrupt a WAL when it is reset, from 3.7.0 to 3.51.2, but for 3.50.7 and 3.44.6.
     """
     with closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as connection, suppress(sqlite3.Error):
-        if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            return
+        with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode = DELETE")
+        if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+            log.warning(
+                "%s is in WAL mode, and others are at it: SQLite %s may damage it", path, sqlite3.sqlite_version
+            )
 
 
 def begin_immediate(engine: Engine) -> None:

@@ -22,6 +22,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from hpo.errors import DiskFullError, LockLostError, StoreLockedError, UserError, disk_is_full, room
 from hpo.names import DEFAULT_URL
+from hpo.redaction import through_the_root
 from hpo.rows import RowStorage
 from hpo.sqlite import begin_immediate, file_lock, leave_wal, make_once, reading, refuse_network
 from hpo.urls import is_sqlite, masked, sqlite_path
@@ -231,6 +232,12 @@ def first_line(error: BaseException) -> str:
     return str(said).splitlines()[0] if str(said) else type(said).__name__
 
 
+def quiet_optuna() -> None:
+    """Let Optuna tell of warnings alone, and no secret."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    through_the_root("optuna")
+
+
 def existing_store(url: str = DEFAULT_URL) -> Store:
     """Open a store that must be there.
 
@@ -239,7 +246,7 @@ def existing_store(url: str = DEFAULT_URL) -> Store:
     """
     if is_sqlite(url) and not (path := sqlite_path(url)).exists():
         raise UserError(f"{path}: there is no such store; `python -m hpo.run` makes one (or give --storage)")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quiet_optuna()
     return open_store(url)
 
 

@@ -32,6 +32,7 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 from hpo.errors import UserError, in_a_line
 from hpo.outbox import PARENT, Item, Outbox
+from hpo.redaction import redacted, through_the_root
 from hpo.tracked import ARTIFACTS_URL
 
 __all__ = ["MlflowClient", "MlflowException", "ModelVersion", "Tracker", "make_schema", "mlflow"]
@@ -46,6 +47,7 @@ _GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 log = logging.getLogger(__name__)
+through_the_root("mlflow")
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it shows, trace and all, what it raises as well
 
 
@@ -91,9 +93,9 @@ class Tracker:
                     break  # a run is made anew: what waits is another list now
             self.problem = None
         except UserError as error:
-            self.problem = str(error)
+            self.problem = redacted(str(error))
         except Exception as error:  # whatever a transport raises: what waits stays, and is tried again
-            self.problem = cause_of(error)
+            self.problem = redacted(cause_of(error))
 
     def _batches(self, items: Sequence[Item]) -> Iterator[list[Item]]:
         """Neighbours of one run that are all metrics go together; everything else by itself.

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -43,13 +44,12 @@ def check_uri(uri: str) -> bool:
             raise UserError("--tracking-uri has a port that is none, need http://HOST:PORT") from None
         if parts.query or parts.fragment:
             raise UserError("--tracking-uri must end before its ? or #, need http://HOST:PORT")
-        if parts.scheme == "http" and not _is_loopback(parts.hostname) and not os.environ.get(_PLAIN):
-            sent = [name for name in _CREDENTIALS if os.environ.get(name)]
-            if sent:
-                raise UserError(
-                    f"--tracking-uri {masked(uri)!r} would be sent {sent[0]} unencrypted; use https://, or set "
-                    f"{_PLAIN}=1 where the way there is safe"
-                )
+        is_safe = parts.scheme == "https" or _is_loopback(parts.hostname) or os.environ.get(_PLAIN) == "1"
+        if not is_safe and (sent := _credentials()) is not None:
+            raise UserError(
+                f"--tracking-uri {masked(uri)!r} would be sent {sent} unencrypted; use https://, or set {_PLAIN}=1 "
+                "where the way there is safe"
+            )
         return True
     if parts.scheme != "sqlite":
         raise UserError(f"--tracking-uri {masked(uri)!r} is not supported, need sqlite:///FILE or http://HOST:PORT")
@@ -61,6 +61,17 @@ def check_uri(uri: str) -> bool:
             "migrate it with `mlflow migrate-filestore --source ./mlruns --target sqlite:///mlflow.db`"
         )
     return os.access(path.parent, os.W_OK | os.X_OK) and not path.exists()
+
+
+def _credentials() -> str | None:
+    """Where the secret is that MLflow sends with each request; None where there is none."""
+    if found := [name for name in _CREDENTIALS if os.environ.get(name)]:
+        return found[0]
+    file = Path("~/.mlflow/credentials").expanduser()
+    with suppress(OSError, ValueError):
+        if "mlflow_tracking_password" in file.read_text():
+            return f"the password of {file}"
+    return None
 
 
 def _is_loopback(host: str) -> bool:

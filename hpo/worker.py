@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-import optuna
-
 from hpo import lanes
 from hpo.errors import DiskFullError, HpoError, UserError, disk_is_full, room
 from hpo.leases import Leases, Stopping, become_owner
@@ -27,7 +25,7 @@ from hpo.loading import load_spec
 from hpo.mirror import open_mirror
 from hpo.names import CONFIRMS
 from hpo.objective import Emit, Workplace
-from hpo.options import leave, say_all
+from hpo.options import leave, tell_faults
 from hpo.outbox import open_outbox
 from hpo.plan import less_kept, plan_from_json, sibling, trials_less_kept
 from hpo.preflight import candidates_of, is_work_left, preflight
@@ -40,7 +38,7 @@ from hpo.schedulers.proposals import make_pruner
 from hpo.search import search
 from hpo.spec import Context, StudySpec, Trainer
 from hpo.stages import reached
-from hpo.storage import STORE_ERRORS, Store, damage, first_line, load_study, open_store, read_trials
+from hpo.storage import STORE_ERRORS, Store, damage, first_line, load_study, open_store, quiet_optuna, read_trials
 from hpo.urls import is_sqlite, sqlite_path
 
 TERMINALS = (signal.SIGINT, signal.SIGHUP)
@@ -110,8 +108,8 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[_Told(emit)])
     logging.getLogger("hpo").setLevel(logging.DEBUG if assignment.verbose else logging.WARNING)
     logging.captureWarnings(capture=True)
-    sys.excepthook = say_all
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    tell_faults()
+    quiet_optuna()
     try:
         reason = _work(assignment, all_lanes, emit)
     except (OSError, *STORE_ERRORS) as error:

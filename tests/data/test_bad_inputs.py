@@ -245,7 +245,7 @@ def test_columns_that_are_not_used_are_told_once_and_another_count_of_rows_too(t
     ]  # fmt: skip
 
 
-def test_images_that_were_trained_on_and_blank_ones_are_counted_and_told_once(tmp_path, caplog):
+def test_copies_of_images_and_blank_ones_are_counted_and_told_once(tmp_path, caplog):
     good = rows()
     twins = [f"{row.rpartition(',')[0]},PrivateTest" for row in good[:2]]
     (tmp_path / "f.csv").write_bytes(csv_text([*good, *twins, f"3,{' '.join('0' * 2304)},Training"]))
@@ -254,7 +254,7 @@ def test_images_that_were_trained_on_and_blank_ones_are_counted_and_told_once(tm
         fer2013.load(tmp_path / "f.csv")
 
     said = [record.getMessage() for record in caplog.records if "are blank" in record.getMessage()]
-    assert said == [f"{tmp_path / 'f.csv'}: 2 images of the other splits are in Training, too, and 1 are blank"]
+    assert said == [f"{tmp_path / 'f.csv'}: 2 images are exact copies of others, and 1 are blank"]
 
 
 @pytest.mark.parametrize(

@@ -143,14 +143,19 @@ def test_who_only_reads_does_not_wait_for_who_reads_and_who_writes_takes_the_loc
         other.execute("BEGIN IMMEDIATE")
 
 
-def test_a_file_that_somebody_has_switched_to_wal_has_the_classic_journal_again_and_commits_reach_the_disk(tmp_path):
+def test_a_file_that_somebody_has_switched_to_wal_has_the_classic_journal_again_and_commits_reach_the_disk(
+    tmp_path, caplog
+):
     url, path = f"sqlite:///{tmp_path / 'hpo.db'}", tmp_path / "hpo.db"
     open_store(url)
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+    connection = sqlite3.connect(path, isolation_level=None)
+    assert connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+    connection.execute("BEGIN")
+    connection.execute("SELECT * FROM studies").fetchall()
 
     beside = open_store(url)  # as long as another looks into it it stays as it is, and can be used
     optuna.create_study(study_name="s", storage=beside.storage)
+    assert "is in WAL mode, and others are at it" in caplog.text
     connection.close()
     beside.engine.dispose()
     store = open_store(url)

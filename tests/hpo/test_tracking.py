@@ -262,6 +262,17 @@ def test_a_password_is_not_sent_unencrypted_to_another_machine_but_where_that_is
     assert check_uri("http://mlflow:5000")
 
 
+def test_nor_is_the_password_that_mlflow_reads_from_a_file_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HPO_PLAIN_HTTP", "0")
+    assert check_uri("http://mlflow:5000")
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow" / "credentials").write_text("[mlflow]\nmlflow_tracking_password = a secret\n")
+
+    with pytest.raises(UserError, match=r"would be sent the password of .*/\.mlflow/credentials unencrypted"):
+        check_uri("http://mlflow:5000")
+
+
 def test_an_old_file_store_is_told_with_the_way_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mlruns" / "0").mkdir(parents=True)
