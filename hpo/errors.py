@@ -56,8 +56,8 @@ SPARE_BYTES = 200_000_000
 def room(place: Path) -> str:
     """How much is free where something had no room, and how much should be."""
     there = next(folder for folder in (place, *place.absolute().parents) if folder.is_dir())
-    need = f"need {SPARE_BYTES / 1e6:.0f} MB, and three checkpoints of each running trial"
-    return f"{shutil.disk_usage(there).free / 1e6:.1f} MB are free, {need}"
+    free, need = shutil.disk_usage(there).free / 1e6, SPARE_BYTES / 1e6
+    return f"{free:.1f} MB are free, need {need:.0f} MB and room for what is trained"
 
 
 def in_a_line(error: BaseException) -> str:

@@ -87,9 +87,8 @@ class CheckpointFolder:
     def load(self) -> Iterator[tuple[Payload, dict[str, Tensor]]]:
         """The checkpoints that are whole, newest first: payload, and the best weights it names.
 
-        A damaged one is passed over with a warning, and what is gone on from then is told.
+        A damaged one is passed over with a warning.
         """
-        is_newest = self._manifest()[1] is None
         for entry in reversed(self._known()):
             try:
                 path, best = self.path / entry["file"], self.path / entry["best_file"]
@@ -104,10 +103,7 @@ class CheckpointFolder:
                 weights = load_file(best)
             except Exception as error:  # whatever reading a file raises that is none of ours
                 log.warning("%s: the checkpoint of epoch %s can't be used (%s)", self.path, entry["epoch"], _why(error))
-                is_newest = False
                 continue
-            if not is_newest:
-                log.warning("%s: training goes on from the checkpoint of epoch %s", self.path, entry["epoch"])
             yield payload, weights
 
     def _refuse_foreign(self, file: Path) -> None:
@@ -128,6 +124,11 @@ class CheckpointFolder:
                     yield f"{path} is not there"
                 elif sha256(path) != expected:
                     yield f"{path} is damaged"
+
+    def is_newest(self, epoch: int) -> bool:
+        """Whether nothing newer than the checkpoint of that epoch was kept here."""
+        entries, fault = self._manifest()
+        return fault is None and all(entry["epoch"] <= epoch for entry in entries)
 
     def is_empty(self) -> bool:
         """Whether nothing was ever kept here."""

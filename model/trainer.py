@@ -449,6 +449,8 @@ class FaceTrainer:
                 break
             state = self._fresh(hyperparameters, seed, weights=False)
             restore(payload, best_weights, state, progress)
+            if not checkpoints.is_newest(state.epoch):
+                log.warning("%s: training goes on from the checkpoint of epoch %d", checkpoints.path, state.epoch)
             return state, progress, int(payload["threads"]), int(payload.get("n_parts", 1))
         else:
             if not checkpoints.is_empty():

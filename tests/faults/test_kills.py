@@ -83,7 +83,9 @@ def test_a_study_killed_at_any_moment_is_the_one_left_alone(tmp_path, whole, kin
         for _ in range(min(5, n - n_kills)):
             process, trained = started(folder, storage), n_trained(folder)
             if moments.random() < 0.5:  # else while it begins, in most cases
+                deadline = time.monotonic() + 300
                 while n_trained(folder) == trained and process.poll() is None:
+                    assert time.monotonic() < deadline, said(folder)
                     time.sleep(0.02)
             try:
                 code = process.wait(moments.uniform(0, 5))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -50,7 +51,11 @@ def wait_for_more(folder: Path, n: int, process: subprocess.Popen[bytes]) -> Non
 
 
 def kill_a_worker(process: subprocess.Popen[bytes], moments: random.Random) -> None:
-    workers = [child for child in psutil.Process(process.pid).children() if "hpo.worker" in child.cmdline()]
+    workers: list[psutil.Process] = []
+    while not workers and process.poll() is None:  # one may be coming up
+        for child in psutil.Process(process.pid).children():
+            with suppress(psutil.Error):  # a child may end while it is looked at
+                workers += [child] if "hpo.worker" in child.cmdline() else []
     moments.choice(workers).kill()
 
 
@@ -89,7 +94,7 @@ def test_the_budget_is_exact_however_often_workers_and_commands_are_killed(tmp_p
 
 
 @pytest.mark.parametrize("n", [3, pytest.param(100, marks=[LONG, pytest.mark.long])])
-def test_a_command_that_comes_back_takes_its_own_trial_at_once_and_begins_no_other(tmp_path, n):
+def test_a_command_that_comes_back_takes_its_own_trial_and_begins_no_other(tmp_path, n):
     study = write_toy(tmp_path, trials=1, epochs=2 * n + 2, pause=0.1)
     waited = []
     for _ in range(n):
@@ -126,12 +131,12 @@ def test_no_trial_is_taken_from_a_command_that_stands_still_on_the_same_machine(
 def wait_until(holds: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> None:
     deadline = time.monotonic() + 120
     while not holds():
-        assert process.poll() is None, said(folder)
+        assert process.poll() is None or holds(), said(folder)
         assert time.monotonic() < deadline, said(folder)
         time.sleep(0.05)
 
 
-def test_a_second_sigterm_ends_it_at_once_and_harms_nothing(tmp_path, whole):
+def test_a_second_sigterm_harms_nothing(tmp_path, whole):
     folder, moments = tmp_path / "study", random.Random(SEED)
     begin(folder)
     storage = f"sqlite:///{folder / 'hpo.db'}"

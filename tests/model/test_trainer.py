@@ -210,6 +210,18 @@ def test_where_no_checkpoint_can_be_used_that_is_said_and_training_starts_again(
         assert caplog.text.count("no checkpoint can be used: training starts again from epoch 0") == 1
 
 
+def test_where_the_newest_checkpoint_can_not_be_used_it_is_said_from_which_training_goes_on(tmp_path, caplog):
+    whole = list(trainer().train(PARAMS, seed=1, workdir=tmp_path / "whole"))
+    epochs = trainer().train(PARAMS, seed=1, workdir=tmp_path / "short")
+    for _ in range(3):
+        next(epochs)
+    epochs.close()
+    (tmp_path / "short" / "checkpoints" / "epoch-000003.pt").write_bytes(b"x")
+
+    assert timeless(trainer().train(PARAMS, seed=1, workdir=tmp_path / "short")) == timeless(whole)
+    assert "training goes on from the checkpoint of epoch 2" in caplog.text
+
+
 def test_of_a_trial_that_has_trained_nothing_nothing_is_said(tmp_path, caplog):
     list(trainer().train(PARAMS, seed=1, workdir=tmp_path))
 
