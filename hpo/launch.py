@@ -35,6 +35,7 @@ class Worker:
     prepared: bool = False
     told: bool = False
     """Whether it was told to go, or to stop."""
+    done: bool = False
     said: str | None = None
     """The last error it told."""
 
@@ -165,6 +166,8 @@ class Launcher:
             self.assignment = replace(self.assignment, lanes=event["n"])
         elif event["event"] == "opened":  # the study keeps its budget from now on; another command may change it
             self.assignment = replace(self.assignment, n_trials=None)
+        elif event["event"] == "done":
+            worker.done = True
         elif event["event"] == "error":
             worker.said = str(event["text"])
         elif event["event"] == "ended" or (event["event"] == "epoch" and event["new"]):
@@ -190,7 +193,8 @@ class Launcher:
         for pipe in (worker.process.stdin, worker.process.stdout):
             if pipe is not None:
                 pipe.close()
-        died = code not in {0, 2, 74, STOPPED} and not (code == 1 and worker.said)
+        # An exit code alone says nothing: what is trained may end the process with any.
+        died = not (worker.done if code in {0, STOPPED} else code in {1, 2, 74} and worker.said)
         if died:
             # Which trial it died of is only sure where it had one.
             self.assignment = replace(self.assignment, lanes=1)
@@ -211,7 +215,7 @@ class Launcher:
             self.on_death(worker.assignment.owner, "error", True)  # its trial is free at once; it counts as no death
             self.exit_code = self.exit_code or code
             self.ask_to_stop()
-        if not self.stopping and code != 0:  # it died, or somebody else ended it: the study goes on
+        if not self.stopping and (died or code != 0):  # it died, or somebody else ended it: the study goes on
             self._start(number, selector)
 
     def _enforce(self, deadline: float | None) -> None:

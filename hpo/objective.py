@@ -202,7 +202,7 @@ def _trained(
             if close is not None:
                 close()
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # the worker itself is deaf to Ctrl-C
         raise _TrainerError from error
     finally:
         watch.lap("training")
@@ -229,7 +229,10 @@ def _tags_of(trainer: Trainer) -> dict[str, str]:
     if tags is None:
         return {}
     try:
-        return {str(name): str(value) for name, value in tags().items()}
+        found = {str(name): redacted(str(value)) for name, value in tags().items()}
+        if ours := [name for name in found if name.startswith(("hpo.", "mlflow.", "optuna."))]:
+            raise ValueError(f"{ours[0]} is not the trainer's to set")
+        return found
     except Exception as error:
         log.warning("the trainer's `tags` raises %s: %s; they are left out", type(error).__name__, error)
         return {}
@@ -243,6 +246,8 @@ def _refuse_epoch(metrics: object, metric: str) -> None:
     """
     if not isinstance(metrics, Mapping):
         raise UserError(f"the trainer must yield a mapping of metrics an epoch, got {metrics!r:.80}")
+    if odd := [name for name in metrics if not isinstance(name, str)]:
+        raise UserError(f"the trainer must yield metrics by name, got {odd[0]!r:.80}")
     if metric not in metrics:
         raise UserError(f"the trainer yields no metric {metric!r}, only {', '.join(map(str, metrics))}")
 

@@ -345,8 +345,9 @@ def test_there_is_a_worker_for_each_gpu_and_it_sees_no_other(tmp_path):
     assert len(trials(tmp_path, "toy")) == 8
 
 
-def test_a_worker_that_dies_three_times_without_an_epoch_fails_its_trial(tmp_path):
-    inject = "os.kill(os.getpid(), 9) if Path(workdir).name == '1' else None"
+@pytest.mark.parametrize("death", ["os.kill(os.getpid(), 9)", "os._exit(0)", "os._exit(2)"])
+def test_a_worker_that_dies_three_times_without_an_epoch_fails_its_trial_whatever_its_exit_code(tmp_path, death):
+    inject = f"{death} if Path(workdir).name == '1' else None"
     done = run(tmp_path, "--study", str(write_toy(tmp_path, trials=3, inject=inject)))
 
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from hpo.errors import LeaseLostError
 from hpo.leases import Lease, Leases, Stopping, become_owner
-from hpo.objective import Workplace, run_trial
+from hpo.objective import Workplace, _tags_of, run_trial
 from hpo.outbox import open_outbox
 from hpo.records import Records
 from hpo.resume import open_study
@@ -29,6 +29,7 @@ class Toy:
     stopping: Stopping
     meanwhile: Callable[[int], object] = lambda _: None
     kept: list[bool] = field(default_factory=list)
+    tags: Callable[[], dict[str, Any]] = dict
 
     def train(self, params: Any, *, seed: int, workdir: Path) -> Iterator[dict[str, float]]:
         try:
@@ -165,6 +166,27 @@ def test_who_is_asked_to_stop_keeps_what_nobody_can_have_yet_though_the_store_is
         place.run()
 
     assert place.toy.kept == [True]
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt()])
+def test_a_trainer_that_would_end_the_process_fails_its_trial(place, error):
+    def fail(_: int) -> None:
+        raise error
+
+    place.toy.meanwhile = fail
+
+    assert place.run() == TrialState.FAIL
+
+
+def test_a_trainer_s_tags_are_noted_without_secrets_and_none_of_the_service_s_own(place, caplog):
+    outbox = place.workplace.records.outbox
+    place.toy.tags = lambda: {"batch_parts": 2, "url": "https://u:hunter2@h"}
+    assert place.run() == TrialState.COMPLETE
+    assert {"batch_parts": "2", "url": "https://u:***@h"} in [item.payload for item in outbox.waiting()]
+
+    place.toy.tags = lambda: {"mlflow.runName": "another"}
+    assert _tags_of(place.toy) == {}
+    assert "mlflow.runName is not the trainer's to set; they are left out" in caplog.text
 
 
 def test_what_the_renewal_has_seen_lost_no_look_of_before_finds_again(place):
