@@ -15,7 +15,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo import space
-from hpo.errors import UserError
+from hpo.errors import UserError, in_a_line
 from hpo.leases import Leases, has_live_owners
 from hpo.outbox import Outbox, open_outbox
 from hpo.schedulers.protocol import PAUSED, has_its_epochs
@@ -41,9 +41,21 @@ class OpenStudy:
 
 
 def description_of(trainer: Trainer) -> dict[str, Any]:
-    """What a trainer says of itself, as JSON keeps it; empty where it says nothing."""
+    """What a trainer says of itself, as JSON keeps it; empty where it says nothing.
+
+    Raises:
+        UserError: `describe` raises, or gives what JSON can't keep.
+    """
     describe = getattr(trainer, "describe", None)
-    return json.loads(json.dumps(dict(describe()))) if describe is not None else {}
+    if describe is None:
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(describe()), allow_nan=False))
+    except Exception as error:  # the user's code
+        raise UserError(
+            f"describe of the trainer must return names and values as JSON has them: {in_a_line(error)}"
+        ) from error
+    return found
 
 
 def open_study(

@@ -356,6 +356,19 @@ def test_a_worker_that_dies_three_times_without_an_epoch_fails_its_trial_whateve
     assert "died 3 times in a row" in found[1].user_attrs["hpo.reason"]
 
 
+@pytest.mark.parametrize("value", ["object()", "float('nan')", "1 / 0"])
+def test_a_trainer_that_can_not_be_described_is_one_line(tmp_path, value):
+    study = write_toy(tmp_path, trials=1)
+    describe = f"class Toy:\n    def describe(self):\n        return {{'network': {value}}}\n"
+    study.write_text(study.read_text().replace("class Toy:", describe))
+
+    refused = run(tmp_path, "--study", str(study))
+
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("describe of the trainer must return names and values as JSON has them: ")
+    assert len(refused.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("name", ["data_digest", "network"])
 def test_a_study_of_other_data_or_another_network_is_refused(tmp_path, name):
     study = write_toy(tmp_path, trials=1)
