@@ -44,11 +44,8 @@ def read_parquet(stream: BinaryIO, path: str) -> Iterator[Chunk]:
             if rows and not faults.count:
                 pixels, labels, usage = zip(*rows, strict=True)
                 yield Chunk(np.stack(pixels), np.array(labels, np.uint8), np.array(usage, np.uint8))
-    except DataError:
-        raise
     except Exception as error:  # pyarrow's own, and Python's of text that is none
-        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
-            raise  # the disk's
+        _raise_if_of_others(error)
         raise DataError(f"{path}: parquet is damaged ({_first_line(error)})") from None
     if row == 0:
         raise DataError(f"{path}: no rows")
@@ -104,12 +101,16 @@ def _arrays(stream: BinaryIO, path: str) -> tuple[NDArray[Any], NDArray[Any], ND
             if missing:
                 raise DataError(f"{path}: no array {missing[0]!r}; found {', '.join(arrays.files) or 'none'}")
             return arrays["pixels"], arrays["emotion"], arrays["usage"]
-    except DataError:
-        raise
     except Exception as error:  # a broken header goes to Python's own tokenizer, one of a huge shape out of memory
-        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
-            raise  # the disk's
+        _raise_if_of_others(error)
         raise DataError(f"{path}: npz is damaged or holds objects ({_first_line(error)})") from None
+
+
+def _raise_if_of_others(error: Exception) -> None:
+    """Raise an error that says nothing of the table: one that is told of already, or the disk's."""
+    is_disks = isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}
+    if is_disks or isinstance(error, DataError):
+        raise error
 
 
 def _first_line(error: Exception) -> str:
